@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The wire protocol between a worker process and lessord. Enough to write a client in another language; liblessor
+ * (lessor.h) is the one for C.
+ *
+ * TRANSPORT. A Unix socket of type SOCK_SEQPACKET at `/run/lessor/<instance>.sock` (or where $LESSOR_SOCKET points).
+ * One message is one packet: a fixed-size struct of this file in the machine's own byte order, no padding that carries
+ * meaning, every reserved field 0. A packet's length must be exactly the size of its type. File descriptors travel as
+ * SCM_RIGHTS ancillary data of the packet they belong to; receive them with MSG_CMSG_CLOEXEC, and treat MSG_CTRUNC as
+ * "the fd is lost: I am out of fds". Never send a packet of length 0: it reads like an end of file.
+ *
+ * WHO SPEAKS WHEN. The worker sends ATTACH first, with one fd: its own pidfd (pidfd_open(getpid(), 0)); the broker
+ * compares it with SO_PEERCRED and watches it, so that a worker's death is seen even while a forked child keeps the
+ * socket open. The broker answers ATTACHED (or ERROR, and closes). After that the worker may send, in any order:
+ *
+ *     LOOKUP name          -> DATABASE | ERROR
+ *     LEASE database       -> GRANT (with one fd) | ERROR      exactly one answer for each, whenever it is decided
+ *     CANCEL request       -> nothing of its own: the LEASE of that number is answered by ERROR CANCELLED, unless its
+ *                             answer is on the way already
+ *     RETURN lease         -> nothing
+ *     REPORT lease         -> nothing
+ *
+ * An answer carries the `request` number of its question; a worker chooses the numbers, unique among those it has open
+ * and not 0. Answers may overtake each other. A message that is malformed, out of order, of an unknown type, with a
+ * reserved bit set, with an fd where none belongs, or that names a lease which is not the sender's ends the session: the
+ * broker sends ERROR with LESSOR_FATAL if it can, closes the socket, and takes back everything the session held.
+ *
+ * VERSIONS. ATTACH names the lowest and highest version the worker speaks; ATTACHED names the one in force, the highest
+ * both know. Features are bits both sides must name; a bit not granted is not there.
+ *
+ * A LEASE is a connection, exclusively: the fd of a GRANT is a connected stream socket that speaks RESP, authenticated
+ * and with its database selected. Its O_NONBLOCK and socket timeouts are shared with the broker's dup: set what you
+ * need. Give it back with RETURN and close your fd. Say LESSOR_RETURN_CLEAN only if every request was sent whole, every
+ * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR); otherwise the
+ * broker replaces the connection. A worker that dies returns everything: nothing to do.
+ *
+ * MEMORY. With LESSOR_FEATURE_SEGMENT, ATTACHED carries two fds: [0] the control page, mapped read-only, the same for
+ * all sessions and written by the broker alone; [1] the session segment, mapped read-write, shared by this session and
+ * the broker. Multi-byte fields are naturally aligned and accessed as C11 atomics of their size.
+ */
+#include <stdint.h>
+
+#include <lessor/outcome.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LESSOR_PROTOCOL_MIN 1U
+#define LESSOR_PROTOCOL_MAX 1U
+
+#define LESSOR_SOCKET_DEFAULT "/run/lessor/default.sock"
+#define LESSOR_INSTANCE_DEFAULT "default"
+
+#define LESSOR_NAME_SIZE 64U      /* database and program names, with the ending NUL, rest zeroed */
+#define LESSOR_SITE_SIZE 64U      /* a call site "file.c:123", with the ending NUL, rest zeroed */
+#define LESSOR_TEXT_SIZE 488U     /* an error text, with the ending NUL */
+#define LESSOR_DATABASES_MAX 128U /* databases of one broker */
+#define LESSOR_REQUESTS_MAX 1024U /* unanswered LEASE requests of one session */
+
+#define LESSOR_WAIT_DEFAULT UINT64_MAX /* wait_ns: the database's own wait_timeout */
+
+/* Features of version 1. */
+#define LESSOR_FEATURE_SEGMENT (UINT64_C(1) << 0) /* control page and session segment, as fds of ATTACHED */
+
+enum lessor_message {
+        LESSOR_MSG_ATTACH = 1,   /* worker -> broker, 1 fd: pidfd */
+        LESSOR_MSG_ATTACHED = 2, /* broker -> worker, 2 fds with LESSOR_FEATURE_SEGMENT, else none */
+        LESSOR_MSG_LOOKUP = 3,
+        LESSOR_MSG_DATABASE = 4,
+        LESSOR_MSG_LEASE = 5,
+        LESSOR_MSG_GRANT = 6, /* broker -> worker, 1 fd: the connection */
+        LESSOR_MSG_ERROR = 7,
+        LESSOR_MSG_CANCEL = 8,
+        LESSOR_MSG_RETURN = 9,
+        LESSOR_MSG_REPORT = 10,
+};
+
+struct lessor_msg_header {
+        uint16_t type;     /* enum lessor_message */
+        uint16_t size;     /* of the whole message in bytes, this header included: the type's struct, exactly */
+        uint32_t reserved; /* 0 */
+        uint64_t request;  /* the question's number, repeated in its answer; 0 where there is no answer */
+};
+
+struct lessor_msg_attach {
+        struct lessor_msg_header header;
+        uint32_t version_min, version_max;
+        uint64_t features;              /* wanted; the answer says which are granted */
+        char program[LESSOR_NAME_SIZE]; /* shown to the operator; may be empty */
+};
+
+struct lessor_msg_attached {
+        struct lessor_msg_header header;
+        uint32_t version;
+        uint32_t databases;    /* entries of the name table in use */
+        uint64_t features;     /* granted: a subset of those wanted */
+        uint64_t session;      /* this session's number, never reused by an instance */
+        uint64_t instance;     /* the instance's generation: differs after a restart of the broker */
+        uint64_t control_size; /* bytes of the control page; 0 without LESSOR_FEATURE_SEGMENT */
+        uint64_t segment_size; /* bytes of the session segment; 0 likewise */
+        int32_t broker_pid;
+        uint32_t requests_max; /* LEASE requests this session may have unanswered */
+};
+
+struct lessor_msg_lookup {
+        struct lessor_msg_header header;
+        char name[LESSOR_NAME_SIZE];
+};
+
+struct lessor_msg_database {
+        struct lessor_msg_header header;
+        uint32_t database; /* its number in LEASE; stable while the instance runs */
+        uint32_t max_connections;
+        uint64_t wait_timeout_ns;
+        uint64_t socket_timeout_ns;
+};
+
+struct lessor_msg_lease {
+        struct lessor_msg_header header;
+        uint32_t database;
+        int32_t tid;      /* the asking thread, for `lessor leases`; 0 if unknown */
+        uint64_t wait_ns; /* from receipt; 0: answer at once; LESSOR_WAIT_DEFAULT */
+        char site[LESSOR_SITE_SIZE];
+};
+
+struct lessor_msg_grant {
+        struct lessor_msg_header header;
+        uint32_t database;
+        uint32_t slot;       /* the connection's place in its pool */
+        uint64_t generation; /* of the slot: +1 whenever its socket is replaced */
+        uint64_t lease;      /* this lease's number, never reused by an instance */
+        uint64_t client_id;  /* Redis' CLIENT ID of the connection; 0 if the server has none */
+};
+
+#define LESSOR_FATAL 1U /* flags: the session is over, the broker closes the socket */
+struct lessor_msg_error {
+        struct lessor_msg_header header;
+        int32_t outcome; /* enum lessor_outcome */
+        uint32_t flags;
+        uint64_t retry_ns; /* earliest sensible retry, 0 if unknown */
+        char text[LESSOR_TEXT_SIZE];
+};
+
+struct lessor_msg_cancel {
+        struct lessor_msg_header header; /* request: the LEASE to take back */
+};
+
+#define LESSOR_RETURN_CLEAN 1U /* flags: the clean proof, see above */
+struct lessor_msg_return {
+        struct lessor_msg_header header; /* request: 0 */
+        uint32_t database;
+        uint32_t slot;
+        uint64_t generation;
+        uint64_t lease;
+        uint32_t flags;
+        uint32_t reserved;
+        uint64_t requests; /* sent whole on this lease */
+        uint64_t replies;  /* parsed whole on this lease; a clean proof has as many as requests */
+};
+
+enum lessor_report {
+        LESSOR_REPORT_CONNECTION = 1, /* the connection broke (EOF, ECONNRESET ...): `error` is the errno */
+        LESSOR_REPORT_TIMEOUT = 2,    /* no reply within socket_timeout */
+        LESSOR_REPORT_PROTOCOL = 3,   /* Redis sent what is not RESP */
+        LESSOR_REPORT_READONLY = 4,   /* Redis answered -READONLY */
+        LESSOR_REPORT_MOVED = 5,      /* Redis answered -MOVED or -ASK */
+        LESSOR_REPORT_LOADING = 6,    /* Redis answered -LOADING */
+};
+
+struct lessor_msg_report {
+        struct lessor_msg_header header; /* request: 0 */
+        uint32_t database;
+        uint32_t slot;
+        uint64_t generation;
+        uint64_t lease;
+        uint32_t kind; /* enum lessor_report */
+        int32_t error; /* errno, or 0 */
+};
+
+/* ---- the control page: written by the broker alone ------------------------------------------------------------- */
+
+#define LESSOR_CONTROL_MAGIC UINT64_C(0x4c4553534f524350) /* "LESSORCP" as a big-endian number */
+#define LESSOR_CONTROL_VERSION 1U
+
+enum lessor_control_state {
+        LESSOR_CONTROL_ABSENT = 0, /* the entry is not in use: a number out of range, or a database removed */
+        LESSOR_CONTROL_OPEN = 1,   /* ask away */
+};
+
+/* One database. `state` is stored with release after every other field; load it with acquire before you read them. */
+struct lessor_control_database {
+        uint32_t state; /* enum lessor_control_state */
+        uint32_t max_connections;
+        uint64_t wait_timeout_ns;
+        uint64_t socket_timeout_ns;
+        uint64_t reserved[5];
+        char name[LESSOR_NAME_SIZE];
+};
+
+struct lessor_control {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t database_size; /* sizeof(struct lessor_control_database) the broker was built with: the stride */
+        uint32_t databases;     /* entries ever used; grows; load with acquire */
+        uint32_t reserved;
+        uint64_t instance; /* as in ATTACHED */
+        uint64_t reserved2[4];
+        struct lessor_control_database database[LESSOR_DATABASES_MAX];
+};
+
+/* ---- the session segment: written by one worker and the broker; evidence, never authority ---------------------- */
+
+#define LESSOR_SEGMENT_MAGIC UINT64_C(0x4c4553534f525347) /* "LESSORSG" */
+#define LESSOR_SEGMENT_VERSION 1U
+#define LESSOR_CALL_BUCKETS 112U /* see lessor/status.h: the buckets of every histogram */
+
+/*
+ * What the worker did on one database; written by the worker's threads (relaxed atomic adds), summed by the broker,
+ * which takes only growth into account: a counter that falls, or leaps, is clamped.
+ */
+struct lessor_segment_database {
+        uint64_t operations_ok;     /* commands whose reply came and was no error of Redis */
+        uint64_t operations_failed; /* commands answered by an error, or not at all */
+        uint64_t timeouts;          /* of those: no reply within socket_timeout */
+        uint64_t last_success_ns;   /* CLOCK_REALTIME of the last good reply */
+        uint64_t reserved[4];
+        uint32_t call_time[LESSOR_CALL_BUCKETS]; /* histogram of request to reply, wraps at 2^32 */
+};
+
+struct lessor_segment {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t database_offset; /* of database[0] from the segment's start */
+        uint32_t database_size;   /* the stride */
+        uint32_t databases;       /* room for that many */
+        uint64_t session;         /* as in ATTACHED */
+        uint64_t instance;
+        uint64_t words_offset; /* room for lease words; 0: not offered */
+        uint64_t lanes_offset; /* room for lanes; 0: not offered */
+};
+
+#ifdef __cplusplus
+}
+#endif

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Reading the state of every pool from shared memory, without asking the broker. Header-only; needs nothing but libc.
+ *
+ *      struct lessor_status status;
+ *      struct lessor_status_database db;
+ *      if (lessor_status_open(NULL, &status) == 0) {
+ *              for (unsigned i = 0; i < lessor_status_databases(&status); i++)
+ *                      if (lessor_status_read_database(&status, i, LESSOR_STATUS_ALL, &db) == 0)
+ *                              printf("%s: %lu in use\n", db.name, (unsigned long)db.in_use_connections);
+ *              lessor_status_close(&status);
+ *      }
+ *
+ * THE SEGMENT `/lessor.<instance>` (shm_open(3); mode 0644) holds, at the offsets its header names: the header, one
+ * record per database, one record per connection slot. Everything is in the machine's own byte order; the header's magic
+ * is written last. Each record starts with a sequence number: odd while the broker writes it. To read one: load the
+ * sequence (acquire); if odd, try again; copy the record; fence (acquire); load the sequence again (relaxed); if it
+ * changed, try again. Readers never wait and never disturb the writer: after a bounded number of tries they say -EAGAIN.
+ *
+ * Strides may be larger than these structs (a newer broker appends fields); a broker with another layout version is refused.
+ *
+ * IS IT FRESH? lessor_status_heartbeat_age() of more than LESSOR_STATUS_STALE_NS means that the broker is dead or hung.
+ * A new broker makes a new segment under the same name: open again (lessor_status_replaced() tells).
+ *
+ * Threads: a struct lessor_status may be read by any number of threads. Fork: stays valid in the child.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <lessor/protocol.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define LESSOR_STATUS_MAGIC UINT64_C(0x4c4553534f525354) /* "LESSORST" as a big-endian number */
+#define LESSOR_STATUS_VERSION 1U
+#define LESSOR_STATUS_STALE_NS UINT64_C(3000000000)
+#define LESSOR_STATUS_TEXT_SIZE 192U
+
+/*
+ * Histograms of durations have LESSOR_CALL_BUCKETS buckets, log-linear: four to each power of two, from 1024 ns to 137 s.
+ * Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..26 and m in 0..3, what is below
+ * (5 + m) << (8 + e) ns and not in a bucket before; the last bucket takes all that is longer.
+ */
+static inline uint64_t lessor_status_bucket_below_ns(unsigned bucket) {
+        if (bucket == 0)
+                return UINT64_C(1) << 10;
+        if (bucket >= LESSOR_CALL_BUCKETS - 1)
+                return UINT64_MAX;
+        return (uint64_t)(5 + (bucket - 1) % 4) << (8 + (bucket - 1) / 4);
+}
+
+struct lessor_status_histogram {
+        uint64_t count;
+        uint64_t sum_ns;
+        uint64_t max_ns;
+        uint64_t bucket[LESSOR_CALL_BUCKETS];
+};
+
+enum lessor_health {
+        LESSOR_HEALTH_UNUSED = 0,
+        LESSOR_HEALTH_HEALTHY = 1,
+        LESSOR_HEALTH_DEGRADED = 2,
+        LESSOR_HEALTH_FAILED = 3,
+};
+
+struct lessor_status_database {
+        uint64_t sequence;
+        char name[LESSOR_NAME_SIZE];
+        char endpoint[LESSOR_STATUS_TEXT_SIZE];   /* "127.0.0.1:6379/0", "unix:/run/redis.sock/3" */
+        char reason[LESSOR_STATUS_TEXT_SIZE];     /* why it is degraded or failed; empty when it is neither */
+        char last_error[LESSOR_STATUS_TEXT_SIZE]; /* the last trouble with this upstream */
+#define LESSOR_STATUS_FIELD(name, kind, unit, help) uint64_t name;
+#include <lessor/status_fields.h>
+#define LESSOR_STATUS_HISTOGRAM(name, help) struct lessor_status_histogram name;
+#include <lessor/status_fields.h>
+};
+
+enum lessor_connection_state {
+        LESSOR_CONNECTION_VACANT = 0,    /* a place of the cap that is not used */
+        LESSOR_CONNECTION_DIALLING = 1,  /* being established */
+        LESSOR_CONNECTION_FREE = 2,      /* ready to be leased */
+        LESSOR_CONNECTION_LEASED = 3,    /* held by a worker */
+        LESSOR_CONNECTION_RESETTING = 4, /* being cleaned */
+        LESSOR_CONNECTION_CLOSING = 5,   /* closed here, Redis has not confirmed yet: still counts against the cap */
+};
+
+struct lessor_status_connection {
+        uint64_t sequence;
+        uint32_t database; /* index of its record */
+        uint32_t slot;
+        uint32_t state; /* enum lessor_connection_state */
+        uint32_t holder_uid;
+        uint64_t generation; /* +1 whenever the socket is replaced */
+        uint64_t since_ns;   /* CLOCK_MONOTONIC: when it came into this state */
+        uint64_t client_id;  /* Redis' CLIENT ID, as in SLOWLOG and CLIENT LIST */
+        uint64_t session;    /* the holder's, while leased; likewise all below */
+        uint64_t lease;
+        int32_t holder_pid;
+        int32_t holder_tid;
+        char holder[LESSOR_NAME_SIZE]; /* command name */
+        char site[LESSOR_SITE_SIZE];   /* "file.c:123" */
+        char local[LESSOR_NAME_SIZE];  /* the connection's own address, as Redis sees it: "127.0.0.1:40112" */
+};
+
+struct lessor_status_header {
+        uint64_t magic; /* written last */
+        uint32_t version;
+        uint32_t header_size;
+        uint64_t segment_size;
+        uint32_t database_offset, database_size, database_capacity;
+        uint32_t connection_offset, connection_size, connection_capacity;
+        uint64_t instance;   /* generation: differs after a restart */
+        uint64_t start_time; /* CLOCK_REALTIME, ns */
+        int32_t broker_pid;
+        uint32_t reserved;
+        char name[LESSOR_NAME_SIZE];    /* the instance's */
+        char release[LESSOR_NAME_SIZE]; /* the broker's version */
+        /* What follows changes while the broker lives. Single words: no sequence needed. */
+        uint64_t heartbeat;   /* CLOCK_MONOTONIC, ns: the last time every data thread proved progress */
+        uint64_t databases;   /* records in use */
+        uint64_t connections; /* connection records in use */
+        uint64_t sessions;    /* attached now */
+        uint64_t sessions_total;
+        uint64_t sessions_refused;
+};
+
+struct lessor_status {
+        const struct lessor_status_header *header;
+        size_t size;
+        uint64_t device, inode;
+        char path[96];
+};
+
+#define LESSOR_STATUS_ALL 0U
+#define LESSOR_STATUS_NO_HISTOGRAMS 1U
+
+static inline uint64_t lessor_status_now_ns(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000000000U + (uint64_t)t.tv_nsec;
+}
+
+static inline void lessor_status_close(struct lessor_status *s) {
+        if (s->header)
+                munmap((void *)(uintptr_t)s->header, s->size);
+        s->header = NULL;
+}
+
+static inline bool lessor_status_valid(const struct lessor_status_header *h, uint64_t size) {
+        uint64_t databases = (uint64_t)h->database_size * h->database_capacity;
+        uint64_t connections = (uint64_t)h->connection_size * h->connection_capacity;
+        return h->segment_size <= size && h->header_size >= sizeof(*h) && h->database_offset >= h->header_size &&
+               h->database_size >= sizeof(struct lessor_status_database) &&
+               h->connection_size >= sizeof(struct lessor_status_connection) && h->database_offset % 8 == 0 &&
+               h->database_size % 8 == 0 && h->connection_offset % 8 == 0 && h->connection_size % 8 == 0 &&
+               h->database_offset + databases <= size && h->connection_offset >= h->database_offset + databases &&
+               h->connection_offset + connections <= size;
+}
+
+/*
+ * instance NULL: $LESSOR_INSTANCE, else "default". 0, or -errno: -ENOENT no such instance ever ran (or it was stopped), -EACCES,
+ * -EINVAL not an instance name, -ENODATA not a status segment or not complete yet, -EPROTO a layout version this header
+ * does not know. *ret is untouched on failure.
+ */
+static inline int lessor_status_open(const char *instance, struct lessor_status *ret) {
+        struct lessor_status s;
+        struct stat st;
+        void *map;
+        int fd, r;
+
+        memset(&s, 0, sizeof(s));
+        if (!instance || !*instance)
+                instance = getenv("LESSOR_INSTANCE");
+        if (!instance || !*instance)
+                instance = LESSOR_INSTANCE_DEFAULT;
+        if (strlen(instance) >= LESSOR_NAME_SIZE || strchr(instance, '/'))
+                return -EINVAL;
+        snprintf(s.path, sizeof(s.path), "/lessor.%s", instance);
+        fd = shm_open(s.path, O_RDONLY | O_CLOEXEC, 0);
+        if (fd < 0)
+                return -errno;
+        r = fstat(fd, &st) < 0 ? -errno : 0;
+        if (r == 0 && (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct lessor_status_header)))
+                r = -ENODATA;
+        map = r == 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
+        if (r == 0 && map == MAP_FAILED)
+                r = -errno;
+        close(fd);
+        if (r < 0)
+                return r;
+        s.header = (const struct lessor_status_header *)map;
+        s.size = (size_t)st.st_size;
+        s.device = (uint64_t)st.st_dev;
+        s.inode = (uint64_t)st.st_ino;
+        /* Pairs with the release store of magic in broker/status/segment.c: the constants before it are complete. */
+        if (__atomic_load_n(&s.header->magic, __ATOMIC_ACQUIRE) != LESSOR_STATUS_MAGIC)
+                r = -ENODATA;
+        else if (s.header->version != LESSOR_STATUS_VERSION)
+                r = -EPROTO;
+        else if (!lessor_status_valid(s.header, s.size))
+                r = -ENODATA;
+        if (r < 0) {
+                lessor_status_close(&s);
+                return r;
+        }
+        *ret = s;
+        return 0;
+}
+
+/* Has a new broker made a new segment under the name (or a stop removed it)? Two system calls. */
+static inline bool lessor_status_replaced(const struct lessor_status *s) {
+        struct stat st;
+        int fd = shm_open(s->path, O_RDONLY | O_CLOEXEC, 0), r;
+        if (fd < 0)
+                return true;
+        r = fstat(fd, &st);
+        close(fd);
+        return r < 0 || (uint64_t)st.st_ino != s->inode || (uint64_t)st.st_dev != s->device;
+}
+
+static inline uint64_t lessor_status_word(const uint64_t *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+
+/* Nanoseconds since every data thread of the broker last proved progress. */
+static inline uint64_t lessor_status_heartbeat_age(const struct lessor_status *s) {
+        uint64_t beat = lessor_status_word(&s->header->heartbeat), now = lessor_status_now_ns();
+        return now > beat ? now - beat : 0;
+}
+
+static inline unsigned lessor_status_databases(const struct lessor_status *s) {
+        uint64_t n = __atomic_load_n(&s->header->databases, __ATOMIC_ACQUIRE);
+        return n < s->header->database_capacity ? (unsigned)n : s->header->database_capacity;
+}
+
+static inline unsigned lessor_status_connections(const struct lessor_status *s) {
+        uint64_t n = __atomic_load_n(&s->header->connections, __ATOMIC_ACQUIRE);
+        return n < s->header->connection_capacity ? (unsigned)n : s->header->connection_capacity;
+}
+
+/* One record under its sequence number: 0, or -EAGAIN when it kept changing (or its writer died half-way). */
+static inline int lessor_status_copy(const void *record, void *ret, size_t size) {
+        const uint64_t *from = (const uint64_t *)record;
+        uint64_t *to = (uint64_t *)ret;
+        for (int attempt = 0; attempt < 1000; attempt++) {
+                /* Pairs with the fences between the writer's three pwrites: odd, body, even. */
+                uint64_t before = __atomic_load_n(from, __ATOMIC_ACQUIRE);
+                if (before & 1)
+                        continue;
+                for (size_t i = 0; i < size / 8; i++)
+                        to[i] = __atomic_load_n(from + i, __ATOMIC_RELAXED);
+                __atomic_thread_fence(__ATOMIC_ACQUIRE);
+                if (__atomic_load_n(from, __ATOMIC_RELAXED) == before)
+                        return 0;
+        }
+        return -EAGAIN;
+}
+
+/* 0; -ENOENT no such index; -EAGAIN as above. With LESSOR_STATUS_NO_HISTOGRAMS those of *ret are left as they were. */
+static inline int lessor_status_read_database(const struct lessor_status *s, unsigned index, unsigned flags,
+                                              struct lessor_status_database *ret) {
+        const char *base = (const char *)s->header + s->header->database_offset;
+        size_t size =
+                flags & LESSOR_STATUS_NO_HISTOGRAMS ? offsetof(struct lessor_status_database, wait_time) : sizeof(*ret);
+        if (index >= lessor_status_databases(s))
+                return -ENOENT;
+        return lessor_status_copy(base + (size_t)index * s->header->database_size, ret, size);
+}
+
+/* Likewise; records of one database stand together, in the order of their slots. */
+static inline int lessor_status_read_connection(const struct lessor_status *s, unsigned index,
+                                                struct lessor_status_connection *ret) {
+        const char *base = (const char *)s->header + s->header->connection_offset;
+        if (index >= lessor_status_connections(s))
+                return -ENOENT;
+        return lessor_status_copy(base + (size_t)index * s->header->connection_size, ret, sizeof(*ret));
+}
+
+/* The duration below which `share` (0..1) of what the histogram counted lies; 0 when it is empty. */
+static inline uint64_t lessor_status_percentile(const struct lessor_status_histogram *h, double share) {
+        uint64_t total = 0, seen = 0;
+        for (unsigned i = 0; i < LESSOR_CALL_BUCKETS; i++)
+                total += h->bucket[i];
+        for (unsigned i = 0; i < LESSOR_CALL_BUCKETS; i++) {
+                seen += h->bucket[i];
+                if (seen > 0 && (double)seen >= share * (double)total) {
+                        uint64_t below = lessor_status_bucket_below_ns(i);
+                        return below < h->max_ns ? below : h->max_ns;
+                }
+        }
+        return 0;
+}
+
+#ifdef __cplusplus
+}
+#endif

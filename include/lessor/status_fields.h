@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The schema of the statistics: every number of a database is declared here, once. The struct of the status segment
+ * (lessor/status.h), the readers, the JSON, the metrics and the manual are made from it by X-macros.
+ *
+ *      X(name, kind, unit, help)
+ *
+ * name  the C field and the JSON name
+ * kind  LIMIT (configured), GAUGE (now), COUNTER (only grows while the instance lives), TIME (CLOCK_REALTIME, 0: never)
+ * unit  ONE (a count), NS (nanoseconds), ENUM (see the help)
+ *
+ * No include guard: this file is included once for each thing that is made from it. Append at the end of a group and
+ * raise LESSOR_STATUS_VERSION whenever the list changes.
+ */
+
+#ifdef LESSOR_STATUS_FIELD
+#define X LESSOR_STATUS_FIELD
+X(health, GAUGE, ENUM, "0 unused, 1 healthy, 2 degraded, 3 failed; `reason` says why")
+X(max_connections, LIMIT, ONE, "the cap: connections of this pool never exceed it, in whatever state")
+X(max_waiters, LIMIT, ONE, "the bound of the queue; a request beyond it is refused at once")
+X(wait_timeout, LIMIT, NS, "how long a request waits in the queue unless the caller says otherwise")
+X(socket_timeout, LIMIT, NS, "how long a caller waits for a reply")
+X(open_connections, GAUGE, ONE, "connections counted against the cap now, dialling and closing ones included")
+X(available_connections, GAUGE, ONE, "connections ready to be leased")
+X(in_use_connections, GAUGE, ONE, "connections held by a worker")
+X(idle_connections, GAUGE, ONE, "of the available: unused for more than 60 s")
+X(dialling_connections, GAUGE, ONE, "connections being established")
+X(closing_connections, GAUGE, ONE, "connections closed here whose end Redis has not confirmed yet")
+X(peak_connections, GAUGE, ONE, "the most connections open at once since the start")
+X(waiting, GAUGE, ONE, "requests in the queue")
+X(peak_waiting, GAUGE, ONE, "the most requests in the queue at once since the start")
+X(oldest_wait, GAUGE, NS, "how long the first in the queue has been waiting")
+X(created_connections, COUNTER, ONE, "connections established")
+X(failed_connections, COUNTER, ONE, "attempts to establish a connection that failed")
+X(reconnections, COUNTER, ONE, "connections established in the place of one that was lost or discarded")
+X(retry_attempts, COUNTER, ONE, "attempts to connect that followed a failed one")
+X(leases, COUNTER, ONE, "connections granted to a worker")
+X(lease_timeouts, COUNTER, ONE, "requests whose deadline passed in the queue")
+X(exhausted, COUNTER, ONE, "requests refused because the queue was full, or that would not wait")
+X(denied, COUNTER, ONE, "requests refused by `allow`")
+X(cancelled, COUNTER, ONE, "requests their worker took back, or died over")
+X(reclaims, COUNTER, ONE, "leases taken back from a worker that died or broke the protocol")
+X(operations_ok, COUNTER, ONE, "commands answered without an error, as counted by the workers")
+X(operations_failed, COUNTER, ONE, "commands answered by an error or not at all, as counted by the workers")
+X(timeouts, COUNTER, ONE, "of the failed operations: no reply within socket_timeout")
+X(reports, COUNTER, ONE, "troubles reported by workers")
+X(discards_dirty, COUNTER, ONE, "connections replaced: returned without the proof that they are clean")
+X(discards_stray, COUNTER, ONE, "connections replaced: bytes that nobody asked for were found on them")
+X(discards_holder, COUNTER, ONE, "connections replaced: their holder died or broke the protocol")
+X(discards_lost, COUNTER, ONE, "connections replaced: Redis closed them")
+X(last_error_time, TIME, NS, "when `last_error` was set")
+X(last_success_time, TIME, NS, "when a connection was established or a command succeeded")
+X(last_lease_time, TIME, NS, "when a connection was last granted")
+#undef X
+#undef LESSOR_STATUS_FIELD
+#endif
+
+#ifdef LESSOR_STATUS_HISTOGRAM
+#define X LESSOR_STATUS_HISTOGRAM
+X(wait_time, "from a request to its grant")
+X(hold_time, "from a grant to the return")
+X(call_time, "from a command to its reply, as measured by the workers")
+#undef X
+#undef LESSOR_STATUS_HISTOGRAM
+#endif

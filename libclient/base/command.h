@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * What a command leaves behind on its connection. Pure. The table covers Redis 7.0's commands; what it does not know
+ * (modules, newer servers) counts as leaving state.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+
+enum command_effect {
+        COMMAND_HARMLESS, /* nothing: the connection is as before once its reply is read */
+        COMMAND_MULTI,    /* opens a transaction */
+        COMMAND_WATCH,    /* watches keys until EXEC, DISCARD or UNWATCH */
+        COMMAND_UNWATCH,  /* ends the watching */
+        COMMAND_EXEC,     /* EXEC, DISCARD: end the transaction and the watching */
+        COMMAND_STATE,    /* leaves state, or may: SELECT, SUBSCRIBE, AUTH, CLIENT, MONITOR, unknown ones ... */
+};
+
+enum command_effect command_effect(const char *name, size_t len); /* any case */
+
+/* What the commands of one lease have left behind so far. Zero-initialised is clean. */
+struct command_trail {
+        bool multi, watch, state;
+};
+
+void command_trail_add(struct command_trail *t, const char *name, size_t len);
+static inline bool command_trail_clean(const struct command_trail *t) { return !t->multi && !t->watch && !t->state; }
