@@ -145,6 +145,8 @@ struct lessor_msg_error {
 
 struct lessor_msg_cancel {
         struct lessor_msg_header header; /* request: the LEASE to take back */
+        uint32_t database;               /* that LEASE's */
+        uint32_t reserved;
 };
 
 #define LESSOR_RETURN_CLEAN 1U /* flags: the clean proof, see above */
