@@ -12,7 +12,7 @@ enum command_effect {
         COMMAND_MULTI,    /* opens a transaction */
         COMMAND_WATCH,    /* watches keys until EXEC, DISCARD or UNWATCH */
         COMMAND_UNWATCH,  /* ends the watching */
-        COMMAND_EXEC,     /* EXEC, DISCARD: end the transaction and the watching */
+        COMMAND_EXEC,     /* EXEC, DISCARD: end the transaction, and with it the watching */
         COMMAND_STATE,    /* leaves state, or may: SELECT, SUBSCRIBE, AUTH, CLIENT, MONITOR, unknown ones ... */
 };
 
@@ -23,5 +23,8 @@ struct command_trail {
         bool multi, watch, state;
 };
 
+/* The command is sent: counts on its doing what its name says ... */
 void command_trail_add(struct command_trail *t, const char *name, size_t len);
+/* ... unless it is answered by an error: a DISCARD refused by an ACL ends no transaction. */
+void command_trail_error(struct command_trail *t, const char *name, size_t len);
 static inline bool command_trail_clean(const struct command_trail *t) { return !t->multi && !t->watch && !t->state; }

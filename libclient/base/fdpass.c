@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fds by SCM_RIGHTS. From the moment recvmsg() returns, every fd in the packet is ours, asked for or not: each goes into
+ * the result or is closed here, whatever kind of control message it came in.
+ */
+#include "fdpass.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "cleanup.h"
+
+#ifndef SCM_PIDFD /* Linux 6.5, glibc 2.39 */
+#define SCM_PIDFD 0x04
+#endif
+
+/* Room for what SO_PASSCRED and its like put in front of the fds on a socket that has them on. */
+#define CONTROL_OTHERS 128U
+
+union fdpass_control {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS_MAX) + CONTROL_OTHERS];
+};
+
+int fdpass_send(int socket, const void *packet, size_t size, const int *fds, unsigned n_fds) {
+        union {
+                struct cmsghdr header;
+                char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS_MAX)];
+        } control;
+        struct iovec part = {.iov_base = (void *)(uintptr_t)packet, .iov_len = size};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+        ssize_t sent;
+
+        if (size == 0 || n_fds > WIRE_FDS_MAX) /* an empty packet would read like an end of file */
+                return -EINVAL;
+        if (n_fds > 0) {
+                memset(&control, 0, sizeof(control));
+                message.msg_control = control.bytes;
+                message.msg_controllen = CMSG_SPACE(sizeof(int) * n_fds);
+                control.header.cmsg_level = SOL_SOCKET;
+                control.header.cmsg_type = SCM_RIGHTS;
+                control.header.cmsg_len = CMSG_LEN(sizeof(int) * n_fds);
+                memcpy(CMSG_DATA(&control.header), fds, sizeof(int) * n_fds);
+        }
+        do
+                sent = sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (sent < 0 && errno == EINTR);
+        if (sent < 0)
+                return -errno;
+        return (size_t)sent == size ? 0 : -EMSGSIZE; /* packets go whole, unless this is no SOCK_SEQPACKET */
+}
+
+static int fdpass_fd(const struct cmsghdr *header, size_t index) {
+        int fd;
+        memcpy(&fd, CMSG_DATA(header) + index * sizeof(fd), sizeof(fd));
+        return fd;
+}
+
+static void fdpass_collect(struct fdpass_packet *packet, const struct cmsghdr *header) {
+        size_t n = header->cmsg_len < CMSG_LEN(0) ? 0 : (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+        if (header->cmsg_level != SOL_SOCKET)
+                return;
+        if (header->cmsg_type == SCM_PIDFD && n == 1)
+                fd_close(fdpass_fd(header, 0));
+        if (header->cmsg_type != SCM_RIGHTS)
+                return;
+        for (size_t i = 0; i < n; i++) {
+                int fd = fdpass_fd(header, i);
+                if (packet->n_fds < WIRE_FDS_MAX)
+                        packet->fds[packet->n_fds++] = fd;
+                else {
+                        fd_close(fd);
+                        packet->fds_lost = true;
+                }
+        }
+}
+
+int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *ret) {
+        struct fdpass_packet packet = {0};
+        union fdpass_control control;
+        struct iovec part = {.iov_base = buffer, .iov_len = size};
+        struct msghdr message;
+        ssize_t received;
+
+        assert(size > 0);
+        for (size_t i = 0; i < WIRE_FDS_MAX; i++)
+                packet.fds[i] = -1;
+        do {
+                message = (struct msghdr){.msg_iov = &part,
+                                          .msg_iovlen = 1,
+                                          .msg_control = control.bytes,
+                                          .msg_controllen = sizeof(control.bytes)};
+                received = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        } while (received < 0 && errno == EINTR);
+        if (received < 0)
+                return -errno;
+        for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header))
+                fdpass_collect(&packet, header);
+        packet.size = (size_t)received;
+        packet.cut = message.msg_flags & MSG_TRUNC;
+        packet.fds_lost = packet.fds_lost || (message.msg_flags & MSG_CTRUNC);
+        if (packet.size == 0) /* who sees an end of file does not look for fds */
+                fdpass_close(&packet);
+        *ret = packet;
+        return 0;
+}
+
+void fdpass_close(struct fdpass_packet *packet) {
+        for (unsigned i = 0; i < packet->n_fds; i++)
+                packet->fds[i] = fd_close(packet->fds[i]);
+        packet->n_fds = 0;
+}

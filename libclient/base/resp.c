@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests, read back as strictly as redis-server reads them: lengths are plain decimals without sign, spaces or leading
+ * zeros. What Redis would take in another form (inline commands, an empty array) is not a request here: nobody counts
+ * replies to what he cannot read.
+ */
+#include "resp.h"
+
+#include <stdint.h>
+#include <string.h>
+
+struct resp_reader {
+        const char *at, *end;
+};
+
+/* `mark`, a number, CR LF. */
+static bool resp_number(struct resp_reader *r, char mark, size_t *ret) {
+        size_t value = 0;
+        const char *at = r->at;
+
+        if (at == r->end || *at++ != mark)
+                return false;
+        if (at == r->end || *at < '0' || *at > '9' || (*at == '0' && at + 1 < r->end && at[1] != '\r'))
+                return false;
+        for (; at < r->end && *at >= '0' && *at <= '9'; at++) {
+                if (value > (SIZE_MAX - 9) / 10)
+                        return false;
+                value = value * 10 + (size_t)(*at - '0');
+        }
+        if (r->end - at < 2 || at[0] != '\r' || at[1] != '\n')
+                return false;
+        r->at = at + 2;
+        *ret = value;
+        return true;
+}
+
+static bool resp_bulk(struct resp_reader *r, const char **ret, size_t *ret_len) {
+        size_t len, left;
+        if (!resp_number(r, '$', &len))
+                return false;
+        left = (size_t)(r->end - r->at);
+        if (left < 2 || len > left - 2 || r->at[len] != '\r' || r->at[len + 1] != '\n')
+                return false;
+        *ret = r->at;
+        *ret_len = len;
+        r->at += len + 2;
+        return true;
+}
+
+/* The bytes of the request, or 0. */
+static size_t resp_command(const char *data, size_t size, const char **ret_name, size_t *ret_len) {
+        struct resp_reader r = {.at = data, .end = data + size};
+        const char *argument;
+        size_t n, len;
+
+        if (size == 0 || !resp_number(&r, '*', &n) || n == 0 || !resp_bulk(&r, ret_name, ret_len))
+                return 0;
+        for (size_t i = 1; i < n; i++)
+                if (!resp_bulk(&r, &argument, &len))
+                        return 0;
+        return (size_t)(r.at - data);
+}
+
+bool resp_command_name(const char *data, size_t size, const char **ret_name, size_t *ret_len) {
+        const char *name;
+        size_t len;
+        if (resp_command(data, size, &name, &len) == 0)
+                return false;
+        *ret_name = name;
+        *ret_len = len;
+        return true;
+}
+
+size_t resp_command_size(const char *data, size_t size) {
+        const char *name;
+        size_t len;
+        return resp_command(data, size, &name, &len);
+}
