@@ -1,2 +1,136 @@
 /* SPDX-License-Identifier: MIT */
-typedef int placeholder;
+/*
+ * A line is built on the stack and leaves by one write(2), so that lines of several threads do not mix (a pipe keeps
+ * them whole up to PIPE_BUF). A line that cannot be written is lost: the log never stops the broker.
+ */
+#include "log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define LOG_LINE_SIZE 4096U /* PIPE_BUF */
+#define LOG_CUT "..."
+
+static const char *const log_words[] = {
+        [LOG_LEVEL_DEBUG] = "debug",
+        [LOG_LEVEL_INFO] = "info",
+        [LOG_LEVEL_WARNING] = "warn",
+        [LOG_LEVEL_ERROR] = "error",
+};
+
+static atomic_int log_level = LOG_LEVEL_INFO;
+
+void log_set_level(enum log_level level) { atomic_store_explicit(&log_level, (int)level, memory_order_relaxed); }
+
+bool log_level_parse(const char *text, enum log_level *ret) {
+        for (size_t i = 0; i < ARRAY_SIZE(log_words); i++)
+                if (strcmp(text, log_words[i]) == 0 || (i == LOG_LEVEL_WARNING && strcmp(text, "warning") == 0)) {
+                        *ret = (enum log_level)i;
+                        return true;
+                }
+        return false;
+}
+
+/* The bytes written; at most size - 1. */
+static size_t log_stamp(char *buffer, size_t size, enum log_level level) {
+        struct timespec now;
+        struct tm utc;
+        char date[32];
+        int n;
+
+        clock_gettime(CLOCK_REALTIME, &now);
+        gmtime_r(&now.tv_sec, &utc);
+        strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &utc);
+        n = snprintf(buffer, size, "%s.%03ldZ %-5s ", date, now.tv_nsec / 1000000, log_words[level]);
+        return n > 0 && (size_t)n < size ? (size_t)n : 0;
+}
+
+static bool log_control(char c) { return (unsigned char)c < 0x20 || c == 0x7f; }
+
+static void log_write(const char *line, size_t size) {
+        while (size > 0) {
+                ssize_t n = write(STDERR_FILENO, line, size);
+                if (n < 0 && errno == EINTR)
+                        continue;
+                if (n <= 0)
+                        return;
+                line += n;
+                size -= (size_t)n;
+        }
+}
+
+void log_line(enum log_level level, const char *fmt, ...) {
+        int keep = errno, n;
+        char line[LOG_LINE_SIZE];
+        size_t start, end;
+        va_list args;
+
+        if ((int)level < atomic_load_explicit(&log_level, memory_order_relaxed))
+                return;
+        start = end = log_stamp(line, sizeof(line), level);
+        errno = keep; /* for %m */
+        va_start(args, fmt);
+        n = vsnprintf(line + start, sizeof(line) - start, fmt, args);
+        va_end(args);
+        if (n > 0)
+                end += (size_t)n;
+        if (end > sizeof(line) - 1) {
+                end = sizeof(line) - 1;
+                memcpy(line + end - strlen(LOG_CUT), LOG_CUT, strlen(LOG_CUT));
+        }
+        for (size_t i = start; i < end; i++)
+                if (log_control(line[i]))
+                        line[i] = '?';
+        line[end++] = '\n';
+        log_write(line, end);
+        errno = keep;
+}
+
+/* Bytes beyond ASCII are escaped too: some terminals obey control characters that are written in UTF-8. */
+static size_t log_escape(char c, char ret[5]) {
+        if (c == '\n')
+                return (size_t)snprintf(ret, 5, "\\n");
+        if (c == '"' || c == '\\')
+                return (size_t)snprintf(ret, 5, "\\%c", c);
+        if (log_control(c) || (unsigned char)c >= 0x80)
+                return (size_t)snprintf(ret, 5, "\\x%02x", (unsigned char)c);
+        ret[0] = c;
+        return 1;
+}
+
+const char *log_quote(const char *text, char *buffer, size_t size) {
+        size_t at = 1, cut = 1, room; /* cut: the last place where LOG_CUT has room, between two characters */
+        char escaped[5];
+
+        if (size < sizeof("\"\"")) {
+                if (size > 0)
+                        buffer[0] = 0;
+                return buffer;
+        }
+        room = size - 2; /* for the closing quote and the NUL */
+        buffer[0] = '"';
+        for (const char *c = text ? text : ""; *c; c++) {
+                size_t n = log_escape(*c, escaped);
+                if (at + strlen(LOG_CUT) <= room)
+                        cut = at;
+                if (at + n > room) {
+                        at = cut;
+                        for (const char *dot = LOG_CUT; *dot && at < room; dot++)
+                                buffer[at++] = *dot;
+                        break;
+                }
+                memcpy(buffer + at, escaped, n);
+                at += n;
+        }
+        buffer[at++] = '"';
+        buffer[at] = 0;
+        return buffer;
+}

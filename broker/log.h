@@ -5,6 +5,7 @@
  *
  *      2026-11-23T18:00:00.123Z info  upstream: connected db=main slot=3 local=127.0.0.1:40112 client_id=17
  *
+ * The levels read debug, info, warn and error. Control characters in a line become '?', a line over 4 kB ends in "...".
  * Whoever decides logs, once. Values that come from outside are quoted and escaped by log_quote(). Thread-safe.
  */
 #include <stdbool.h>
@@ -13,7 +14,7 @@
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR };
 
 void log_set_level(enum log_level level);
-bool log_level_parse(const char *text, enum log_level *ret); /* "debug", "info", "warning", "error" */
+bool log_level_parse(const char *text, enum log_level *ret); /* "debug", "info", "warning" or "warn", "error" */
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_debug(...) log_line(LOG_LEVEL_DEBUG, __VA_ARGS__)
