@@ -8,7 +8,7 @@
  *      if (lessor_status_open(NULL, &status) == 0) {
  *              for (unsigned i = 0; i < lessor_status_databases(&status); i++)
  *                      if (lessor_status_read_database(&status, i, LESSOR_STATUS_ALL, &db) == 0)
- *                              printf("%s: %lu in use\n", db.name, (unsigned long)db.in_use_connections);
+ *                              printf("%s: %" PRIu64 " in use\n", db.name, db.in_use_connections);
  *              lessor_status_close(&status);
  *      }
  *
@@ -18,12 +18,15 @@
  * sequence (acquire); if odd, try again; copy the record; fence (acquire); load the sequence again (relaxed); if it
  * changed, try again. Readers never wait and never disturb the writer: after a bounded number of tries they say -EAGAIN.
  *
- * Strides may be larger than these structs (a newer broker appends fields); a broker with another layout version is refused.
+ * Strides may be larger than these structs: step by the header's, not by sizeof. A broker with another layout version is
+ * refused. Strings are NUL-terminated by a sound broker; those of connections (holder, site) come from workers: do not
+ * send them to a terminal unfiltered.
  *
- * IS IT FRESH? lessor_status_heartbeat_age() of more than LESSOR_STATUS_STALE_NS means that the broker is dead or hung.
+ * IS IT FRESH? lessor_status_stale(): a heartbeat older than LESSOR_STATUS_STALE_NS means that the broker is dead or hung.
  * A new broker makes a new segment under the same name: open again (lessor_status_replaced() tells).
  *
  * Threads: a struct lessor_status may be read by any number of threads. Fork: stays valid in the child.
+ * Compile with POSIX.1-2008 visible: -std=gnu17, or _POSIX_C_SOURCE=200809L or _GNU_SOURCE with -std=c17; C++ has it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -50,9 +53,9 @@ extern "C" {
 #define LESSOR_STATUS_TEXT_SIZE 192U
 
 /*
- * Histograms of durations have LESSOR_CALL_BUCKETS buckets, log-linear: four to each power of two, from 1024 ns to 137 s.
- * Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..26 and m in 0..3, what is below
- * (5 + m) << (8 + e) ns and not in a bucket before; the last bucket takes all that is longer.
+ * Histograms of durations have LESSOR_CALL_BUCKETS buckets, log-linear: four to each power of two, from 1024 ns to 206 s.
+ * Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..27 and m in 0..3 (m in 0..1 where e is 27),
+ * what is below (5 + m) << (8 + e) ns and not in a bucket before; the last bucket takes all that is longer.
  */
 static inline uint64_t lessor_status_bucket_below_ns(unsigned bucket) {
         if (bucket == 0)
@@ -138,10 +141,12 @@ struct lessor_status_header {
 };
 
 struct lessor_status {
-        const struct lessor_status_header *header;
+        const struct lessor_status_header
+                *header;                       /* mapped: read the words below `heartbeat` with lessor_status_word() */
+        struct lessor_status_header constants; /* what never changes, copied and checked once, at opening */
         size_t size;
         uint64_t device, inode;
-        char path[96];
+        char path[96]; /* "/lessor.<instance>" */
 };
 
 #define LESSOR_STATUS_ALL 0U
@@ -159,6 +164,7 @@ static inline void lessor_status_close(struct lessor_status *s) {
         s->header = NULL;
 }
 
+/* Do the records lie inside the segment, and the segment inside the file of `size` bytes? */
 static inline bool lessor_status_valid(const struct lessor_status_header *h, uint64_t size) {
         uint64_t databases = (uint64_t)h->database_size * h->database_capacity;
         uint64_t connections = (uint64_t)h->connection_size * h->connection_capacity;
@@ -166,52 +172,70 @@ static inline bool lessor_status_valid(const struct lessor_status_header *h, uin
                h->database_size >= sizeof(struct lessor_status_database) &&
                h->connection_size >= sizeof(struct lessor_status_connection) && h->database_offset % 8 == 0 &&
                h->database_size % 8 == 0 && h->connection_offset % 8 == 0 && h->connection_size % 8 == 0 &&
-               h->database_offset + databases <= size && h->connection_offset >= h->database_offset + databases &&
-               h->connection_offset + connections <= size;
+               h->database_offset + databases <= h->segment_size &&
+               h->connection_offset >= h->database_offset + databases &&
+               h->connection_offset + connections <= h->segment_size;
+}
+
+/* Maps `fd` into *s. 0 or -errno; the fd stays the caller's. */
+static inline int lessor_status_map(struct lessor_status *s, int fd) {
+        struct stat st;
+        void *map;
+
+        if (fstat(fd, &st) < 0)
+                return -errno;
+        if (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct lessor_status_header))
+                return -ENODATA;
+        map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED)
+                return -errno;
+        s->header = (const struct lessor_status_header *)map;
+        s->size = (size_t)st.st_size;
+        s->device = (uint64_t)st.st_dev;
+        s->inode = (uint64_t)st.st_ino;
+        return 0;
+}
+
+/* 0; -ENODATA, -EPROTO as lessor_status_open(). Fills in the constants. */
+static inline int lessor_status_check(struct lessor_status *s) {
+        /* Pairs with the release store of magic in broker/status/segment.c: the constants before it are complete. */
+        if (__atomic_load_n(&s->header->magic, __ATOMIC_ACQUIRE) != LESSOR_STATUS_MAGIC)
+                return -ENODATA;
+        memcpy(&s->constants, s->header, offsetof(struct lessor_status_header, heartbeat));
+        if (s->constants.version != LESSOR_STATUS_VERSION)
+                return -EPROTO;
+        return lessor_status_valid(&s->constants, s->size) ? 0 : -ENODATA;
+}
+
+/* The name of the instance meant: `instance`, else $LESSOR_INSTANCE, else "default". */
+static inline const char *lessor_status_instance(const char *instance) {
+        if (!instance || !*instance)
+                instance = getenv("LESSOR_INSTANCE");
+        return instance && *instance ? instance : LESSOR_INSTANCE_DEFAULT;
 }
 
 /*
- * instance NULL: $LESSOR_INSTANCE, else "default". 0, or -errno: -ENOENT no such instance ever ran (or it was stopped), -EACCES,
- * -EINVAL not an instance name, -ENODATA not a status segment or not complete yet, -EPROTO a layout version this header
- * does not know. *ret is untouched on failure.
+ * instance as above, NULL ok. 0, or -errno: -ENOENT no such instance ever ran here (or it was stopped), -EACCES, -EINVAL
+ * not an instance name, -ENODATA not a status segment or not complete yet, -EPROTO a layout version this header does not
+ * know. *ret is untouched on failure, and the caller's on success, for lessor_status_close().
  */
 static inline int lessor_status_open(const char *instance, struct lessor_status *ret) {
         struct lessor_status s;
-        struct stat st;
-        void *map;
         int fd, r;
 
         memset(&s, 0, sizeof(s));
-        if (!instance || !*instance)
-                instance = getenv("LESSOR_INSTANCE");
-        if (!instance || !*instance)
-                instance = LESSOR_INSTANCE_DEFAULT;
+        instance = lessor_status_instance(instance);
         if (strlen(instance) >= LESSOR_NAME_SIZE || strchr(instance, '/'))
                 return -EINVAL;
         snprintf(s.path, sizeof(s.path), "/lessor.%s", instance);
-        fd = shm_open(s.path, O_RDONLY | O_CLOEXEC, 0);
+        fd = shm_open(s.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK,
+                      0); /* O_NONBLOCK: somebody may have put a FIFO there */
         if (fd < 0)
                 return -errno;
-        r = fstat(fd, &st) < 0 ? -errno : 0;
-        if (r == 0 && (!S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(struct lessor_status_header)))
-                r = -ENODATA;
-        map = r == 0 ? mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
-        if (r == 0 && map == MAP_FAILED)
-                r = -errno;
+        r = lessor_status_map(&s, fd);
         close(fd);
-        if (r < 0)
-                return r;
-        s.header = (const struct lessor_status_header *)map;
-        s.size = (size_t)st.st_size;
-        s.device = (uint64_t)st.st_dev;
-        s.inode = (uint64_t)st.st_ino;
-        /* Pairs with the release store of magic in broker/status/segment.c: the constants before it are complete. */
-        if (__atomic_load_n(&s.header->magic, __ATOMIC_ACQUIRE) != LESSOR_STATUS_MAGIC)
-                r = -ENODATA;
-        else if (s.header->version != LESSOR_STATUS_VERSION)
-                r = -EPROTO;
-        else if (!lessor_status_valid(s.header, s.size))
-                r = -ENODATA;
+        if (r == 0)
+                r = lessor_status_check(&s);
         if (r < 0) {
                 lessor_status_close(&s);
                 return r;
@@ -223,7 +247,7 @@ static inline int lessor_status_open(const char *instance, struct lessor_status 
 /* Has a new broker made a new segment under the name (or a stop removed it)? Two system calls. */
 static inline bool lessor_status_replaced(const struct lessor_status *s) {
         struct stat st;
-        int fd = shm_open(s->path, O_RDONLY | O_CLOEXEC, 0), r;
+        int fd = shm_open(s->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0), r;
         if (fd < 0)
                 return true;
         r = fstat(fd, &st);
@@ -239,28 +263,37 @@ static inline uint64_t lessor_status_heartbeat_age(const struct lessor_status *s
         return now > beat ? now - beat : 0;
 }
 
+static inline bool lessor_status_stale(const struct lessor_status *s) {
+        return lessor_status_heartbeat_age(s) > LESSOR_STATUS_STALE_NS;
+}
+
+/* How many records there are, never more than the segment has room for: indices of the two functions below. */
 static inline unsigned lessor_status_databases(const struct lessor_status *s) {
         uint64_t n = __atomic_load_n(&s->header->databases, __ATOMIC_ACQUIRE);
-        return n < s->header->database_capacity ? (unsigned)n : s->header->database_capacity;
+        return n < s->constants.database_capacity ? (unsigned)n : s->constants.database_capacity;
 }
 
 static inline unsigned lessor_status_connections(const struct lessor_status *s) {
         uint64_t n = __atomic_load_n(&s->header->connections, __ATOMIC_ACQUIRE);
-        return n < s->header->connection_capacity ? (unsigned)n : s->header->connection_capacity;
+        return n < s->constants.connection_capacity ? (unsigned)n : s->constants.connection_capacity;
 }
 
-/* One record under its sequence number: 0, or -EAGAIN when it kept changing (or its writer died half-way). */
+/*
+ * One record under its sequence number: 0, or -EAGAIN when it kept changing (its writer was interrupted, or died, half-way:
+ * come back in a millisecond or two). Copies whole words, `size` is a multiple of 8.
+ */
 static inline int lessor_status_copy(const void *record, void *ret, size_t size) {
         const uint64_t *from = (const uint64_t *)record;
         uint64_t *to = (uint64_t *)ret;
         for (int attempt = 0; attempt < 1000; attempt++) {
-                /* Pairs with the fences between the writer's three pwrites: odd, body, even. */
+                /* Pairs with the fence after the writer's third pwrite: of odd sequence, body, even sequence. */
                 uint64_t before = __atomic_load_n(from, __ATOMIC_ACQUIRE);
                 if (before & 1)
                         continue;
+                /* Acquire on each word, instead of one fence after them, keeps the last load below where it stands; on x86
+                 * it costs nothing, and ThreadSanitizer does not know fences. Pairs with the fence after the first pwrite. */
                 for (size_t i = 0; i < size / 8; i++)
-                        to[i] = __atomic_load_n(from + i, __ATOMIC_RELAXED);
-                __atomic_thread_fence(__ATOMIC_ACQUIRE);
+                        to[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
                 if (__atomic_load_n(from, __ATOMIC_RELAXED) == before)
                         return 0;
         }
@@ -270,21 +303,21 @@ static inline int lessor_status_copy(const void *record, void *ret, size_t size)
 /* 0; -ENOENT no such index; -EAGAIN as above. With LESSOR_STATUS_NO_HISTOGRAMS those of *ret are left as they were. */
 static inline int lessor_status_read_database(const struct lessor_status *s, unsigned index, unsigned flags,
                                               struct lessor_status_database *ret) {
-        const char *base = (const char *)s->header + s->header->database_offset;
+        const char *base = (const char *)s->header + s->constants.database_offset;
         size_t size =
                 flags & LESSOR_STATUS_NO_HISTOGRAMS ? offsetof(struct lessor_status_database, wait_time) : sizeof(*ret);
         if (index >= lessor_status_databases(s))
                 return -ENOENT;
-        return lessor_status_copy(base + (size_t)index * s->header->database_size, ret, size);
+        return lessor_status_copy(base + (size_t)index * s->constants.database_size, ret, size);
 }
 
 /* Likewise; records of one database stand together, in the order of their slots. */
 static inline int lessor_status_read_connection(const struct lessor_status *s, unsigned index,
                                                 struct lessor_status_connection *ret) {
-        const char *base = (const char *)s->header + s->header->connection_offset;
+        const char *base = (const char *)s->header + s->constants.connection_offset;
         if (index >= lessor_status_connections(s))
                 return -ENOENT;
-        return lessor_status_copy(base + (size_t)index * s->header->connection_size, ret, sizeof(*ret));
+        return lessor_status_copy(base + (size_t)index * s->constants.connection_size, ret, sizeof(*ret));
 }
 
 /* The duration below which `share` (0..1) of what the histogram counted lies; 0 when it is empty. */
