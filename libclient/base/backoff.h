@@ -3,9 +3,9 @@
 /*
  * Exponential backoff with jitter. Pure: chance comes in as an argument.
  *
- * The first retry comes within BACKOFF_FIRST_NS, or base if that is less (a restarted server is back soon); retry n >= 2
- * waits base * 2^(n-2), at most max. Of each wait the upper half is random ("equal jitter", Marc Brooker, "Exponential
- * Backoff And Jitter", 2015).
+ * The first retry comes within BACKOFF_FIRST_NS, or base if that is less (a restarted server is back soon); retry
+ * n >= 2 waits base * 2^(n-2), at most max. Of each wait the upper half is random ("equal jitter", Marc Brooker,
+ * "Exponential Backoff And Jitter", 2015).
  */
 #include <stdint.h>
 

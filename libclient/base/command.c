@@ -9,18 +9,18 @@
  *   BLPOP, XREAD, WAIT ... once the reply is read, nothing waits any longer
  *   MIGRATE, COPY ...      the server uses sockets of its own
  *   SWAPDB, FLUSHALL ...   the connection stays on the database number it has
- *   CONFIG, ACL, MODULE, CLUSTER, FUNCTION
- *                          change the server for everybody; what they do to users and limits reaches all connections alike
+ *   CONFIG, ACL, MODULE ...
+ *                          change the server, its users and limits for all connections alike
  *   RESTORE-ASKING         implies ASKING for itself only
  *
  * Counted as leaving state, though they may not:
  *   CLIENT                 REPLY, TRACKING, CACHING, NO-EVICT, SETNAME
  *   SCRIPT                 DEBUG changes what the next EVAL does
  *   DEBUG                  for developers; some subcommands change the connection or answer out of turn
- *   UNSUBSCRIBE ...        gives as many replies as there are channels: requests and replies no longer match
+ *   UNSUBSCRIBE ...        gives as many replies as there are channels: they no longer match the requests
  *   RESET, QUIT            undo what the broker has set up: user, database, the connection itself
  *   REPLICAOF, SLAVEOF, FAILOVER
- *                          the server behind the connection has another role afterwards; a new connection finds that out
+ *                          the server behind the connection has another role afterwards: a new one finds that out
  *   SHUTDOWN               answers nothing when it succeeds
  */
 #include "command.h"
@@ -301,7 +301,7 @@ enum command_effect command_effect(const char *name, size_t len) {
         return command ? command->effect : COMMAND_STATE;
 }
 
-/* Outside a transaction EXEC and DISCARD are errors that end nothing; inside one UNWATCH is queued and ends nothing yet. */
+/* Outside a transaction EXEC and DISCARD are errors and end no watching; inside one UNWATCH is queued, no more. */
 void command_trail_add(struct command_trail *t, const char *name, size_t len) {
         switch (command_effect(name, len)) {
         case COMMAND_HARMLESS:

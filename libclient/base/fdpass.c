@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fds by SCM_RIGHTS. From the moment recvmsg() returns, every fd in the packet is ours, asked for or not: each goes into
- * the result or is closed here, whatever kind of control message it came in.
+ * Fds by SCM_RIGHTS. From the moment recvmsg() returns, every fd in the packet is ours, asked for or not: each goes
+ * into the result or is closed here, whatever kind of control message it came in.
  */
 #include "fdpass.h"
 

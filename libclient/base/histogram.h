@@ -5,5 +5,5 @@
 
 unsigned histogram_bucket(uint64_t ns); /* 0 .. LESSOR_CALL_BUCKETS - 1 */
 void histogram_add(struct lessor_status_histogram *h, uint64_t ns);
-/* What a duration known only by its bucket counts for in a sum: the bucket's middle; the start of the last, which has none. */
+/* What a duration known only by its bucket counts for in a sum: the bucket's middle, or the start of the last. */
 uint64_t histogram_bucket_middle(unsigned bucket);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests, read back as strictly as redis-server reads them: lengths are plain decimals without sign, spaces or leading
- * zeros. What Redis would take in another form (inline commands, an empty array) is not a request here: nobody counts
- * replies to what he cannot read.
+ * Requests, read back at least as strictly as redis-server reads them: lengths are plain decimals without sign, spaces
+ * or leading zeros. What Redis would take in another form (inline commands, an empty array) is not a request here: nobody
+ * counts replies to what he cannot read.
  */
 #include "resp.h"
 
@@ -49,11 +49,11 @@ static bool resp_bulk(struct resp_reader *r, const char **ret, size_t *ret_len) 
 
 /* The bytes of the request, or 0. */
 static size_t resp_command(const char *data, size_t size, const char **ret_name, size_t *ret_len) {
-        struct resp_reader r = {.at = data, .end = data + size};
+        struct resp_reader r = {.at = data, .end = size > 0 ? data + size : data}; /* NULL + 0 is undefined */
         const char *argument;
         size_t n, len;
 
-        if (size == 0 || !resp_number(&r, '*', &n) || n == 0 || !resp_bulk(&r, ret_name, ret_len))
+        if (!resp_number(&r, '*', &n) || n == 0 || !resp_bulk(&r, ret_name, ret_len))
                 return 0;
         for (size_t i = 1; i < n; i++)
                 if (!resp_bulk(&r, &argument, &len))
