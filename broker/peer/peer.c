@@ -1,2 +1,241 @@
 /* SPDX-License-Identifier: MIT */
-typedef int placeholder;
+#include "peer.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fdpass.h"
+
+/* Bounded work per turn: one worker that talks without pause must not keep the others waiting. */
+#define MESSAGES_PER_TURN 16
+/* Whoever connects and says nothing must not hold a place for long. */
+#define ATTACH_TIMEOUT_S 5
+
+static void on_death(evutil_socket_t fd, short what, void *userdata) {
+        struct peer *peer = userdata;
+        if (peer->state != PEER_ENDED) {
+                peer->state = PEER_ENDED;
+                peer->why = "the worker has died";
+        }
+        event_del(&peer->readable);
+        event_del(&peer->death);
+        peer->ops->ended(peer, peer->why);
+}
+
+static void end_quietly(struct peer *peer, const char *why) {
+        if (peer->state == PEER_ENDED)
+                return;
+        peer->state = PEER_ENDED;
+        peer->why = why;
+        event_del(&peer->readable);
+        event_active(&peer->death, EV_TIMEOUT, 0);
+}
+
+void peer_end(struct peer *peer, int outcome, const char *why) {
+        union wire_message message;
+        if (peer->state == PEER_ENDED)
+                return;
+        wire_init(&message, LESSOR_MSG_ERROR, 0);
+        message.error.outcome = outcome;
+        message.error.flags = LESSOR_FATAL;
+        wire_string(message.error.text, sizeof(message.error.text), why);
+        (void)fdpass_send(peer->fd, &message, message.header.size, NULL, 0);
+        end_quietly(peer, why);
+}
+
+void peer_send(struct peer *peer, const union wire_message *message, int fd) {
+        int r;
+        if (peer->state == PEER_ENDED)
+                return;
+        r = fdpass_send(peer->fd, message, message->header.size, &fd, fd >= 0 ? 1 : 0);
+        if (r == -EAGAIN || r == -ETOOMANYREFS)
+                end_quietly(peer, "the worker does not read its answers");
+        else if (r < 0)
+                end_quietly(peer, r == -EPIPE || r == -ECONNRESET ? "the worker closed the session"
+                                                                  : "sending to the worker failed");
+}
+
+void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t retry_ns, const char *text) {
+        union wire_message message;
+        wire_init(&message, LESSOR_MSG_ERROR, request);
+        message.error.outcome = outcome;
+        message.error.retry_ns = retry_ns;
+        wire_string(message.error.text, sizeof(message.error.text), text);
+        peer_send(peer, &message, -1);
+}
+
+/* The pid a pidfd stands for, in our pid namespace; 0 when it is not visible here; -1 when it is no pidfd. */
+static pid_t pidfd_pid(int pidfd) {
+        char path[64], line[128];
+        long pid = -1;
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+        FILE *f = fopen(path, "re");
+        if (!f)
+                return -1;
+        while (fgets(line, sizeof(line), f))
+                if (strncmp(line, "Pid:", 4) == 0)
+                        pid = strtol(line + 4, NULL, 10);
+        fclose(f);
+        return (pid_t)pid;
+}
+
+/* Takes the pidfd when it is the worker's own; otherwise says what is wrong. */
+static const char *adopt_pidfd(struct peer *peer, struct fdpass_packet *packet) {
+        pid_t pid = pidfd_pid(packet->fds[0]);
+        if (pid < 0)
+                return "the fd sent with ATTACH is not a pidfd: send pidfd_open(getpid(), 0)";
+        if (peer->cred.pid == 0 || pid == 0)
+                return "the worker lives in a pid namespace that the broker cannot see: share it (hostPID)";
+        if (pid != peer->cred.pid)
+                return "the pidfd sent with ATTACH is another process's";
+        peer->pidfd = fd_steal(&packet->fds[0]);
+        event_assign(&peer->death, peer->base, peer->pidfd, EV_READ | EV_PERSIST, on_death, peer);
+        return event_add(&peer->death, NULL) < 0 ? "out of memory" : NULL;
+}
+
+static void refuse(struct peer *peer, uint64_t request, int outcome, const char *text) {
+        union wire_message message;
+        wire_init(&message, LESSOR_MSG_ERROR, request);
+        message.error.outcome = outcome;
+        message.error.flags = LESSOR_FATAL;
+        wire_string(message.error.text, sizeof(message.error.text), text);
+        peer_send(peer, &message, -1);
+        end_quietly(peer, "the attach was refused");
+}
+
+static const char *handle_attach(struct peer *peer, const struct lessor_msg_attach *msg, struct fdpass_packet *packet) {
+        union wire_message answer;
+        char text[LESSOR_TEXT_SIZE];
+        int fds[2] = {-1, -1}, r;
+
+        if (msg->version_min > LESSOR_PROTOCOL_MAX || msg->version_max < LESSOR_PROTOCOL_MIN ||
+            msg->version_min > msg->version_max) {
+                snprintf(text, sizeof(text), "the broker speaks versions %u to %u of the protocol, the worker %u to %u",
+                         LESSOR_PROTOCOL_MIN, LESSOR_PROTOCOL_MAX, msg->version_min, msg->version_max);
+                refuse(peer, msg->header.request, LESSOR_E_VERSION, text);
+                return NULL;
+        }
+        const char *wrong = adopt_pidfd(peer, packet);
+        if (wrong)
+                return wrong;
+        wire_init(&answer, LESSOR_MSG_ATTACHED, msg->header.request);
+        answer.attached.version = msg->version_max < LESSOR_PROTOCOL_MAX ? msg->version_max : LESSOR_PROTOCOL_MAX;
+        r = peer->ops->attach(peer, msg, &answer.attached, fds, text);
+        if (r != 0) {
+                refuse(peer, msg->header.request, r > 0 ? r : LESSOR_E_LIMIT, text);
+                return NULL;
+        }
+        event_del(&peer->readable);
+        event_add(&peer->readable, NULL); /* without the time-out */
+        peer->state = PEER_ATTACHED;
+        if (fdpass_send(peer->fd, &answer, answer.header.size, fds, fds[0] >= 0 ? 2 : 0) < 0)
+                end_quietly(peer, "the worker closed the session");
+        fd_close(fds[1]);
+        return NULL;
+}
+
+static const char *handle(struct peer *peer, const union wire_message *message, struct fdpass_packet *packet) {
+        enum lessor_message type = (enum lessor_message)message->header.type;
+        if ((type == LESSOR_MSG_ATTACH) != (peer->state == PEER_NEW))
+                return peer->state == PEER_NEW ? "the first message must be ATTACH" : "a second ATTACH";
+        switch (type) {
+        case LESSOR_MSG_ATTACH:
+                return handle_attach(peer, &message->attach, packet);
+        case LESSOR_MSG_LOOKUP:
+                return peer->ops->lookup(peer, &message->lookup);
+        case LESSOR_MSG_LEASE:
+                return peer->ops->lease(peer, &message->lease);
+        case LESSOR_MSG_CANCEL:
+                return peer->ops->cancel(peer, &message->cancel);
+        case LESSOR_MSG_RETURN:
+                return peer->ops->giveback(peer, &message->giveback);
+        case LESSOR_MSG_REPORT:
+                return peer->ops->report(peer, &message->report);
+        case LESSOR_MSG_ATTACHED:
+        case LESSOR_MSG_DATABASE:
+        case LESSOR_MSG_GRANT:
+        case LESSOR_MSG_ERROR:
+                break;
+        }
+        return "a message that only the broker sends";
+}
+
+/* One packet; false when there is none, or the peer has ended. */
+static bool receive_one(struct peer *peer) {
+        union {
+                union wire_message message;
+                unsigned char bytes[sizeof(union wire_message)];
+        } buffer;
+        struct fdpass_packet packet;
+        union wire_message message;
+        const char *wrong;
+
+        int r = fdpass_receive(peer->fd, &buffer, sizeof(buffer), &packet);
+        if (r == -EAGAIN)
+                return false;
+        if (r < 0 || packet.size == 0) {
+                if (r == 0)
+                        fdpass_close(&packet);
+                end_quietly(peer, "the worker closed the session");
+                return false;
+        }
+        if (packet.cut)
+                wrong = "a message longer than any of the protocol";
+        else if (packet.fds_lost)
+                wrong = "fds that could not be received: too many of them, or the broker is out of fds";
+        else if (!(wrong = wire_decode(WIRE_FROM_WORKER, &buffer, packet.size, packet.n_fds, &message)))
+                wrong = handle(peer, &message, &packet);
+        fdpass_close(&packet);
+        if (wrong)
+                peer_end(peer, LESSOR_E_PROTOCOL, wrong);
+        return peer->state != PEER_ENDED;
+}
+
+static void on_readable(evutil_socket_t fd, short what, void *userdata) {
+        struct peer *peer = userdata;
+        if (what & EV_TIMEOUT) {
+                peer_end(peer, LESSOR_E_PROTOCOL, "no ATTACH within 5 s of connecting");
+                return;
+        }
+        for (unsigned i = 0; i < MESSAGES_PER_TURN; i++)
+                if (!receive_one(peer))
+                        return;
+}
+
+int peer_init(struct peer *peer, struct event_base *base, int fd, const struct peer_ops *ops) {
+        struct timeval timeout = {.tv_sec = ATTACH_TIMEOUT_S};
+        socklen_t size = sizeof(peer->cred);
+        *peer = (struct peer){.state = PEER_NEW, .fd = -1, .pidfd = -1, .ops = ops, .base = base};
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer->cred, &size) < 0)
+                return -errno;
+        event_assign(&peer->death, base, -1, 0, on_death, peer);
+        if (event_assign(&peer->readable, base, fd, EV_READ | EV_PERSIST, on_readable, peer) < 0 ||
+            event_add(&peer->readable, &timeout) < 0)
+                return -ENOMEM;
+        peer->fd = fd;
+        return 0;
+}
+
+void peer_deinit(struct peer *peer) {
+        event_del(&peer->readable);
+        event_del(&peer->death);
+        peer->fd = fd_close(peer->fd);
+        peer->pidfd = fd_close(peer->pidfd);
+}
+
+bool peer_in_group(const struct peer *peer, gid_t gid) {
+        gid_t groups[256];
+        socklen_t size = sizeof(groups);
+        if (peer->cred.gid == gid)
+                return true;
+        if (getsockopt(peer->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+                return false;
+        for (size_t i = 0; i < size / sizeof(groups[0]); i++)
+                if (groups[i] == gid)
+                        return true;
+        return false;
+}

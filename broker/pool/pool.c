@@ -1,2 +1,271 @@
 /* SPDX-License-Identifier: MIT */
-typedef int placeholder;
+/*
+ * One function, move(), changes a connection's state and keeps lists and counts; it asserts that the step is in the
+ * diagram of pool.h. The free list is a stack, so that connections not needed grow idle and can be closed; the queue is
+ * first in, first out, and nobody is granted a connection who does not stand at its head.
+ */
+#include "pool.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/histogram.h"
+
+#define LOADING_POLL_NS NS_PER_S /* requirement 13: poll each second while Redis loads its data */
+
+/* The diagram: steps[from] has a bit for each state that may follow. */
+static const unsigned steps[CONN_STATES] = {
+        [CONN_VACANT] = 1U << CONN_DIALLING,
+        [CONN_DIALLING] = 1U << CONN_FREE | 1U << CONN_VACANT,
+        [CONN_FREE] = 1U << CONN_LEASED | 1U << CONN_CLOSING,
+        [CONN_LEASED] = 1U << CONN_FREE | 1U << CONN_RESETTING | 1U << CONN_CLOSING,
+        [CONN_RESETTING] = 1U << CONN_FREE | 1U << CONN_CLOSING,
+        [CONN_CLOSING] = 1U << CONN_VACANT,
+};
+
+static void move(struct pool *pool, struct pool_conn *conn, enum conn_state to, uint64_t now) {
+        assert(steps[conn->state] & 1U << to);
+        list_remove(&conn->link);
+        pool->count[conn->state]--;
+        conn->state = to;
+        conn->since = now;
+        list_push_front(&pool->by_state[to], &conn->link);
+        pool->count[to]++;
+        if (to == CONN_DIALLING) {
+                conn->generation++;
+                if (pool_open(pool) > pool->stats.peak_open)
+                        pool->stats.peak_open = pool_open(pool);
+        }
+}
+
+static void discard(struct pool *pool, struct pool_conn *conn, enum pool_discard why, uint64_t now) {
+        pool->stats.discards[why]++;
+        conn->told = false;
+        conn->replacing = true;
+        conn->lost = why == POOL_DISCARD_LOST;
+        move(pool, conn, CONN_CLOSING, now);
+}
+
+int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now) {
+        struct pool_conn *conns = calloc(limits->max_connections, sizeof(*conns));
+        if (!conns)
+                return -ENOMEM;
+        *pool = (struct pool){.limits = *limits, .conns = conns, .last_lease = first_lease};
+        backoff_init(&pool->backoff, limits->retry_base_ns, limits->retry_max_ns);
+        list_init(&pool->queue);
+        for (unsigned i = 0; i < CONN_STATES; i++)
+                list_init(&pool->by_state[i]);
+        for (unsigned i = 0; i < limits->max_connections; i++) {
+                conns[i].slot = i;
+                conns[i].since = now;
+                list_push_back(&pool->by_state[CONN_VACANT], &conns[i].link);
+        }
+        pool->count[CONN_VACANT] = limits->max_connections;
+        return 0;
+}
+
+void pool_deinit(struct pool *pool) {
+        free(pool->conns);
+        pool->conns = NULL;
+}
+
+int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, uint64_t now) {
+        list_init(&waiter->link);
+        if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
+                return pool->refusal;
+        if (pool->waiting >= pool->limits.max_waiters)
+                return LESSOR_E_EXHAUSTED;
+        waiter->session = session;
+        waiter->since = now;
+        list_push_back(&pool->queue, &waiter->link);
+        if (++pool->waiting > pool->stats.peak_waiting)
+                pool->stats.peak_waiting = pool->waiting;
+        return 0;
+}
+
+static struct pool_waiter *leave_queue(struct pool *pool, struct pool_waiter *waiter) {
+        list_remove(&waiter->link);
+        pool->waiting--;
+        return waiter;
+}
+
+void pool_cancel(struct pool *pool, struct pool_waiter *waiter) {
+        unsigned place = 0;
+        if (list_empty(&waiter->link))
+                return;
+        /* Those told to give up are counted from the head: one of them that leaves by itself is one fewer. */
+        if (pool->giving_up) {
+                list_for_each (&pool->queue, it) {
+                        if (it == &waiter->link)
+                                break;
+                        place++;
+                }
+                if (place < pool->giving_up)
+                        pool->giving_up--;
+        }
+        leave_queue(pool, waiter);
+}
+
+static void grant(struct pool *pool, struct pool_conn *conn, const struct pool_waiter *waiter, uint64_t now) {
+        move(pool, conn, CONN_LEASED, now);
+        conn->lease = ++pool->last_lease;
+        conn->session = waiter->session;
+        conn->lost = false;
+        pool->stats.leases++;
+        histogram_add(&pool->stats.wait_time, now - waiter->since);
+}
+
+void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter *waiter, enum pool_discard why,
+                  uint64_t now) {
+        assert(conn->state == CONN_LEASED && list_empty(&waiter->link));
+        pool->stats.leases--;
+        discard(pool, conn, why, now);
+        list_push_front(&pool->queue, &waiter->link);
+        pool->waiting++;
+}
+
+void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how, uint64_t now) {
+        assert(conn->state == CONN_LEASED);
+        histogram_add(&pool->stats.hold_time, now - conn->since);
+        if (how == POOL_RETURN_HOLDER)
+                pool->stats.reclaims++;
+        if (conn->lost)
+                discard(pool, conn, POOL_DISCARD_LOST, now);
+        else if (how == POOL_RETURN_CLEAN)
+                move(pool, conn, CONN_FREE, now);
+        else
+                discard(pool, conn, how == POOL_RETURN_DIRTY ? POOL_DISCARD_DIRTY : POOL_DISCARD_HOLDER, now);
+}
+
+void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        move(pool, conn, CONN_FREE, now);
+        pool->stats.created++;
+        pool->stats.reconnections += conn->replacing;
+        conn->replacing = false;
+        backoff_succeed(&pool->backoff);
+        pool->next_dial = 0;
+        pool->refusal = 0;
+        pool->trouble = 0;
+        pool->giving_up = 0;
+}
+
+void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, uint64_t now, uint64_t random) {
+        move(pool, conn, CONN_VACANT, now);
+        pool->trouble = outcome;
+        if (outcome == LESSOR_E_LOADING) {
+                pool->next_dial = now + LOADING_POLL_NS;
+                return;
+        }
+        pool->stats.failed++;
+        uint64_t pause = backoff_fail(&pool->backoff, random);
+        if (outcome == LESSOR_E_CREDENTIALS) {
+                /* Only an operator can mend it: everybody is told at once, and it is tried again seldom. */
+                pool->refusal = outcome;
+                pool->next_dial = time_after(now, pool->limits.retry_max_ns);
+                pool->giving_up = pool->waiting;
+                return;
+        }
+        /* Several dials may be out when the server goes: the first to fail sets the pace. */
+        if (pool->next_dial <= now)
+                pool->next_dial = time_after(now, pause);
+        if (pool->backoff.failures % pool->limits.retry_attempts == 0)
+                pool->giving_up = pool->waiting;
+}
+
+void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        switch (conn->state) {
+        case CONN_FREE:
+        case CONN_RESETTING:
+                discard(pool, conn, POOL_DISCARD_LOST, now);
+                break;
+        case CONN_LEASED:
+                conn->lost = true;
+                break;
+        case CONN_VACANT:
+        case CONN_DIALLING: /* the dial itself reports how it ends */
+        case CONN_CLOSING:
+        case CONN_STATES:
+                break;
+        }
+}
+
+void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        assert(conn->state == CONN_CLOSING && conn->told);
+        move(pool, conn, CONN_VACANT, now);
+}
+
+/* A dial is worth starting while more are waiting than being dialled for; one at a time while dials fail. */
+static bool may_dial(const struct pool *pool, uint64_t now) {
+        unsigned wanted = pool->trouble && pool->waiting > 1 ? 1 : pool->waiting;
+        return pool->count[CONN_DIALLING] < wanted && pool->count[CONN_VACANT] > 0 && now >= pool->next_dial;
+}
+
+static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
+        return container_of(list_first(&pool->by_state[state]), struct pool_conn, link);
+}
+
+static struct pool_waiter *first_waiter(struct pool *pool) {
+        return container_of(list_first(&pool->queue), struct pool_waiter, link);
+}
+
+static struct pool_conn *close_untold(struct pool *pool) {
+        list_for_each (&pool->by_state[CONN_CLOSING], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (!conn->told)
+                        return conn;
+        }
+        return NULL;
+}
+
+struct pool_action pool_next(struct pool *pool, uint64_t now) {
+        struct pool_action action = {.type = POOL_NOTHING};
+
+        if ((action.conn = close_untold(pool))) {
+                action.type = POOL_CLOSE;
+                action.conn->told = true;
+        } else if (pool->waiting && pool->count[CONN_FREE]) {
+                action.type = POOL_GRANT;
+                action.conn = first_conn(pool, CONN_FREE);
+                action.waiter = leave_queue(pool, first_waiter(pool));
+                pool->giving_up -= pool->giving_up > 0;
+                grant(pool, action.conn, action.waiter, now);
+        } else if (pool->waiting && pool->giving_up) {
+                action.type = POOL_FAIL;
+                action.outcome = pool->trouble;
+                action.waiter = leave_queue(pool, first_waiter(pool));
+                pool->giving_up--;
+        } else if (may_dial(pool, now)) {
+                action.type = POOL_DIAL;
+                action.conn = first_conn(pool, CONN_VACANT);
+                pool->stats.retries += pool->trouble != 0;
+                move(pool, action.conn, CONN_DIALLING, now);
+        }
+        return action;
+}
+
+uint64_t pool_wakeup(const struct pool *pool) {
+        bool wants = pool->waiting > 0 && pool->count[CONN_VACANT] > 0 && pool->count[CONN_DIALLING] == 0;
+        return wants ? pool->next_dial : TIME_NEVER;
+}
+
+enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason) {
+        unsigned serving = pool->count[CONN_FREE] + pool->count[CONN_LEASED] + pool->count[CONN_RESETTING];
+        const char *what = NULL;
+        enum lessor_health health = LESSOR_HEALTH_HEALTHY;
+
+        if (pool->trouble) {
+                health = serving ? LESSOR_HEALTH_DEGRADED : LESSOR_HEALTH_FAILED;
+                what = last_error;
+        } else if (pool->waiting && pool->count[CONN_LEASED] == pool->limits.max_connections) {
+                health = LESSOR_HEALTH_DEGRADED;
+                what = "every connection is in use and requests wait";
+        } else if (!pool->stats.created && !pool->stats.failed && !pool->count[CONN_DIALLING]) {
+                health = LESSOR_HEALTH_UNUSED;
+        }
+        snprintf(reason, LESSOR_STATUS_TEXT_SIZE, "%s", what ? what : "");
+        return health;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+#include "control.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "log.h"
+
+/* One data thread's part of the figures; travels between it and the control thread, owned by whoever holds it. */
+struct snapshot {
+        struct letter letter;
+        struct control *control;
+        struct loop *thread;
+        bool away;
+        unsigned n;
+        unsigned *indices; /* of the thread's databases */
+        struct lessor_status_database *databases;
+        struct lessor_status_connection **connections;
+};
+
+struct control {
+        struct control_options o;
+        struct loop *loop;
+        struct event *tick, *terminate, *interrupt;
+        struct snapshot *snapshots;      /* one a data thread */
+        struct worker_totals *totals;    /* one a database */
+        struct directory_session **dead; /* buried at the next tick, together */
+        unsigned n_dead, dead_capacity;
+        uint64_t last_harvest;
+        int last_error; /* of publishing: logged when it changes */
+};
+
+/* ---- what workers counted ---------------------------------------------------------------------------------------- */
+
+struct harvest {
+        struct control *control;
+        uint64_t elapsed, wall;
+};
+
+static void harvest_database(void *userdata, unsigned database, struct session_memory *memory) {
+        const struct harvest *h = userdata;
+        if (database < h->control->o.n_databases)
+                (void)session_memory_harvest(memory, database, h->elapsed, h->wall, &h->control->totals[database]);
+}
+
+static void harvest_session(struct directory_session *session, void *userdata) {
+        session_harvest(session, harvest_database, userdata);
+}
+
+static void harvest_all(struct control *c, uint64_t now) {
+        struct harvest h = {.control = c, .elapsed = now - c->last_harvest, .wall = clock_wall()};
+        rcu_read_lock();
+        directory_walk(c->o.host->directory, harvest_session, &h);
+        rcu_read_unlock();
+        for (unsigned i = 0; i < c->n_dead; i++)
+                harvest_session(c->dead[i], &h);
+        c->last_harvest = now;
+}
+
+/* One grace period for all that ended since the last tick; nobody finds them any more. */
+static void bury_all(struct control *c) {
+        if (!c->n_dead)
+                return;
+        synchronize_rcu();
+        for (unsigned i = 0; i < c->n_dead; i++)
+                session_free(c->dead[i]);
+        c->n_dead = 0;
+}
+
+void control_bury(struct letter *letter) {
+        struct control *c = session_undertaker(letter);
+        if (c->n_dead == c->dead_capacity) {
+                unsigned capacity = c->dead_capacity ? 2 * c->dead_capacity : 64;
+                struct directory_session **dead = realloc(c->dead, capacity * sizeof(struct directory_session *));
+                if (!dead) {
+                        harvest_all(c, clock_now());
+                        bury_all(c);
+                } else {
+                        c->dead = dead;
+                        c->dead_capacity = capacity;
+                }
+        }
+        if (c->n_dead < c->dead_capacity)
+                c->dead[c->n_dead++] = session_of_letter(letter);
+}
+
+/* ---- publication -------------------------------------------------------------------------------------------------- */
+
+static void merge_totals(struct lessor_status_database *r, const struct worker_totals *t) {
+        r->operations_ok = t->operations_ok;
+        r->operations_failed = t->operations_failed;
+        r->timeouts = t->timeouts;
+        r->call_time = t->call_time;
+        if (t->last_success_ns > r->last_success_time)
+                r->last_success_time = t->last_success_ns;
+}
+
+static int publish_snapshot(struct control *c, struct snapshot *s) {
+        int r = 0, failed;
+        for (unsigned i = 0; i < s->n; i++) {
+                unsigned index = s->indices[i];
+                merge_totals(&s->databases[i], &c->totals[index]);
+                failed = status_segment_write_database(c->o.segment, index, &s->databases[i]);
+                r = failed ? failed : r;
+                for (unsigned slot = 0; slot < s->databases[i].max_connections; slot++) {
+                        failed = status_segment_write_connection(c->o.segment, c->o.first_connection[index] + slot,
+                                                                 &s->connections[i][slot]);
+                        r = failed ? failed : r;
+                }
+        }
+        return r;
+}
+
+static int publish_live(struct control *c, uint64_t heartbeat) {
+        const struct session_host *host = c->o.host;
+        struct status_live live = {.heartbeat = heartbeat,
+                                   .databases = c->o.n_databases,
+                                   .connections = c->o.n_connections,
+                                   .sessions = atomic_load_explicit(&host->attached, memory_order_relaxed),
+                                   .sessions_total = atomic_load_explicit(&host->total, memory_order_relaxed),
+                                   .sessions_refused = atomic_load_explicit(&host->refused, memory_order_relaxed)};
+        return status_segment_write_live(c->o.segment, &live);
+}
+
+static void note_result(struct control *c, int r) {
+        if (r != c->last_error && r < 0)
+                log_error("status: cannot write the segment: %s", strerror(-r));
+        else if (r != c->last_error)
+                log_info("status: the segment can be written again");
+        c->last_error = r;
+}
+
+/* On the data thread. */
+static void open_return(struct letter *letter);
+static void open_fill(struct letter *letter) {
+        struct snapshot *s = container_of(letter, struct snapshot, letter);
+        const struct control_options *o = &s->control->o;
+        for (unsigned i = 0; i < s->n; i++)
+                database_snapshot(o->databases[s->indices[i]], &s->databases[i], s->connections[i]);
+        mailbox_post(&s->control->loop->inbox, &s->letter, open_return);
+}
+
+/* Back on the control thread: when all are back, the figures are published and the heartbeat moves. */
+static void open_return(struct letter *letter) {
+        struct snapshot *s = container_of(letter, struct snapshot, letter);
+        struct control *c = s->control;
+        int r;
+        s->away = false;
+        r = publish_snapshot(c, s);
+        for (unsigned i = 0; i < c->o.n_threads; i++)
+                if (c->snapshots[i].away)
+                        return;
+        int live = publish_live(c, clock_now());
+        note_result(c, r < 0 ? r : live);
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *userdata) {
+        struct control *c = userdata;
+        harvest_all(c, clock_now());
+        bury_all(c);
+        for (unsigned i = 0; i < c->o.n_threads; i++) {
+                struct snapshot *s = &c->snapshots[i];
+                if (s->away)
+                        continue; /* a data thread that hangs: the heartbeat stays, and readers see it */
+                s->away = true;
+                mailbox_post(&s->thread->inbox, &s->letter, open_fill);
+        }
+}
+
+/* ---- signals, birth and end --------------------------------------------------------------------------------------- */
+
+static void on_signal(evutil_socket_t number, short what, void *userdata) {
+        struct control *c = userdata;
+        log_info("broker: stopping on SIG%s", sigabbrev_np((int)number));
+        event_base_loopbreak(c->loop->base);
+}
+
+static int allocate_snapshot(struct control *c, struct snapshot *s, struct loop *thread) {
+        const struct control_options *o = &c->o;
+        s->control = c;
+        s->thread = thread;
+        s->indices = calloc(o->n_databases, sizeof(*s->indices));
+        s->databases = calloc(o->n_databases, sizeof(*s->databases));
+        s->connections = calloc(o->n_databases, sizeof(*s->connections));
+        if (!s->indices || !s->databases || !s->connections)
+                return -ENOMEM;
+        for (unsigned i = 0; i < o->n_databases; i++) {
+                if (database_loop(o->databases[i]) != thread)
+                        continue;
+                s->indices[s->n] = i;
+                s->connections[s->n] = calloc(database_config(o->databases[i])->max_connections,
+                                              sizeof(struct lessor_status_connection));
+                if (!s->connections[s->n++])
+                        return -ENOMEM;
+        }
+        return 0;
+}
+
+static void free_snapshot(struct snapshot *s) {
+        for (unsigned i = 0; i < s->n; i++)
+                free(s->connections[i]);
+        free(s->connections);
+        free(s->databases);
+        free(s->indices);
+}
+
+static int add_events(struct control *c) {
+        struct timeval period = {.tv_usec = CONTROL_PERIOD_MS * 1000};
+        c->tick = event_new(c->loop->base, -1, EV_PERSIST, on_tick, c);
+        c->terminate = evsignal_new(c->loop->base, SIGTERM, on_signal, c);
+        c->interrupt = evsignal_new(c->loop->base, SIGINT, on_signal, c);
+        if (!c->tick || !c->terminate || !c->interrupt || event_add(c->tick, &period) < 0 ||
+            event_add(c->terminate, NULL) < 0 || event_add(c->interrupt, NULL) < 0)
+                return -ENOMEM;
+        event_active(c->tick, EV_TIMEOUT, 0); /* the first figures at once */
+        return 0;
+}
+
+int control_new(struct loop *loop, const struct control_options *options, struct control **ret) {
+        struct control *c = calloc(1, sizeof(*c));
+        if (!c)
+                return -ENOMEM;
+        c->o = *options;
+        c->loop = loop;
+        c->last_harvest = clock_now();
+        c->totals = calloc(options->n_databases, sizeof(*c->totals));
+        c->snapshots = calloc(options->n_threads, sizeof(*c->snapshots));
+        int r = c->totals && c->snapshots ? 0 : -ENOMEM;
+        for (unsigned i = 0; r == 0 && i < options->n_threads; i++)
+                r = allocate_snapshot(c, &c->snapshots[i], &options->threads[i].loop);
+        if (r == 0)
+                r = add_events(c);
+        if (r < 0) {
+                control_free(c);
+                return r;
+        }
+        options->host->undertaker_data = c;
+        *ret = c;
+        return 0;
+}
+
+void control_free(struct control *c) {
+        if (!c)
+                return;
+        mailbox_drain(&c->loop->inbox); /* sessions that ended last */
+        bury_all(c);
+        for (unsigned i = 0; c->snapshots && i < c->o.n_threads; i++)
+                free_snapshot(&c->snapshots[i]);
+        if (c->tick)
+                event_free(c->tick);
+        if (c->terminate)
+                event_free(c->terminate);
+        if (c->interrupt)
+                event_free(c->interrupt);
+        free(c->dead);
+        free(c->totals);
+        free(c->snapshots);
+        free(c);
+}

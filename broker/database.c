@@ -1,0 +1,517 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Every entry reads the clock, tells the pool what happened, and pumps: the pool says what is to be done until nothing
+ * is left. What an action brings about later (a dial's end, a closed socket) comes back as an event of the loop, so that
+ * nothing here is ever called from within itself.
+ */
+#include "database.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "log.h"
+#include "peer/peer.h"
+#include "upstream/dial.h"
+#include "upstream/link.h"
+
+#define WAIT_MAX_NS (365 * 86400 * NS_PER_S) /* a year is for ever, and fits every timer */
+#define IDLE_NS (60 * NS_PER_S)              /* requirement 17: idle_connections */
+
+struct connection {
+        struct database *database;
+        struct pool_conn *conn; /* of the same slot */
+        struct dial *dial;
+        struct link link;
+        uint64_t client_id;
+        char local[LESSOR_NAME_SIZE];
+        struct database_caller holder; /* while leased */
+};
+
+struct counters {
+        uint64_t lease_timeouts, exhausted, cancelled, reports, last_error_time, last_success_time, last_lease_time;
+};
+
+struct database {
+        struct database_options o;
+        struct pool pool;
+        struct connection *connections;
+        struct upstream_target target;
+        char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
+        char endpoint[LESSOR_STATUS_TEXT_SIZE];
+        char last_error[LESSOR_STATUS_TEXT_SIZE];
+        struct event wake; /* at pool_wakeup() */
+        struct counters counters;
+        _Atomic uint64_t denied; /* counted by the sessions' threads */
+};
+
+static const char *name_of(const struct database *db) { return db->o.config->name; }
+
+static struct timeval timeval_of(uint64_t ns) {
+        /* Rounded up: a timer that fires a microsecond early would be set again for nothing. */
+        uint64_t us = (ns + NS_PER_US - 1) / NS_PER_US;
+        return (struct timeval){.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
+}
+
+static void note_error(struct database *db, const char *text) {
+        snprintf(db->last_error, sizeof(db->last_error), "%s", text);
+        db->counters.last_error_time = clock_wall();
+}
+
+static void pump(struct database *db, uint64_t now);
+
+/* ---- answering requests --------------------------------------------------------------------------------------- */
+
+static void request_free(struct database_request *request) {
+        event_del(&request->timer);
+        free(request);
+}
+
+static void refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text) {
+        request->database->o.ops->refused(request->database->o.loop, &request->caller, outcome, retry_ns, text);
+        request_free(request);
+}
+
+static uint64_t retry_after(const struct database *db, uint64_t now) { return time_left(now, db->pool.next_dial); }
+
+/* The trouble that keeps requests waiting, as an answer. */
+static void refuse_for_trouble(struct database_request *request, int outcome, uint64_t now) {
+        struct database *db = request->database;
+        char text[LESSOR_TEXT_SIZE];
+        snprintf(text, sizeof(text), "database `%s` (%s): %s", name_of(db), db->endpoint, db->last_error);
+        refuse(request, outcome, retry_after(db, now), text);
+}
+
+static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
+        struct database *db = request->database;
+        char text[LESSOR_TEXT_SIZE];
+        snprintf(text, sizeof(text),
+                 "database `%s`: no connection within %" PRIu64 " ms: %u of max_connections %u in use, %u waiting; "
+                 "`lessor leases` names the holders",
+                 name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
+                 db->pool.waiting);
+        refuse(request, outcome, 0, text);
+}
+
+static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
+        struct database_request *request = userdata;
+        struct database *db = request->database;
+        uint64_t now = clock_now();
+        pool_cancel(&db->pool, &request->waiter);
+        if (request->wait_ns == 0)
+                db->counters.exhausted++;
+        else
+                db->counters.lease_timeouts++;
+        /* Who waited in vain for a server that cannot be reached is told that, not that he waited. */
+        if (db->pool.trouble)
+                refuse_for_trouble(request, db->pool.trouble, now);
+        else if (request->wait_ns == 0)
+                refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);
+        else
+                refuse_exhausted(request, LESSOR_E_TIMEOUT, now - request->waiter.since);
+        pump(db, now);
+}
+
+/* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
+
+static struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
+        return &db->connections[conn->slot];
+}
+
+static void on_dialled(void *userdata, const struct dial_result *result) {
+        struct connection *c = userdata;
+        struct database *db = c->database;
+        uint64_t now = clock_now();
+        int outcome = result->outcome;
+
+        c->dial = NULL;
+        if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->base, result->fd) < 0) {
+                fd_close(result->fd);
+                outcome = -ENOMEM;
+        }
+        if (outcome == LESSOR_OK) {
+                if (db->pool.trouble)
+                        log_info("upstream: reachable again db=%s after=\"%s\"", name_of(db), db->last_error);
+                c->client_id = result->client_id;
+                memcpy(c->local, result->local, sizeof(c->local));
+                db->counters.last_success_time = clock_wall();
+                pool_dialled(&db->pool, c->conn, now);
+                log_debug("upstream: connected db=%s slot=%u local=%s client_id=%" PRIu64, name_of(db), c->conn->slot,
+                          c->local, c->client_id);
+        } else {
+                note_error(db, result->text[0] ? result->text : strerror(-outcome));
+                pool_dial_failed(&db->pool, c->conn, outcome > 0 ? outcome : LESSOR_E_UPSTREAM, now, arc4random());
+                log_warning("upstream: cannot connect db=%s endpoint=%s failures=%u retry_ms=%" PRIu64 " error=%s",
+                            name_of(db), db->endpoint, db->pool.backoff.failures, retry_after(db, now) / NS_PER_MS,
+                            LOG_QUOTE(db->last_error));
+        }
+        pump(db, now);
+}
+
+static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
+        struct connection *c = connection_of(db, conn);
+        int r = dial_start(db->o.loop->base, db->o.loop->resolver, &db->target, on_dialled, c, &c->dial);
+        if (r == 0)
+                return;
+        note_error(db, strerror(-r));
+        pool_dial_failed(&db->pool, conn, LESSOR_E_UPSTREAM, now, arc4random());
+        log_error("upstream: cannot dial db=%s error=%s", name_of(db), LOG_QUOTE(db->last_error));
+}
+
+static void grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now) {
+        struct connection *c = connection_of(db, conn);
+        struct database_request *request = container_of(waiter, struct database_request, waiter);
+        enum link_state state = link_peek(&c->link);
+        union wire_message message;
+
+        if (state != LINK_QUIET) {
+                pool_ungrant(&db->pool, conn, waiter, state == LINK_STRAY ? POOL_DISCARD_STRAY : POOL_DISCARD_LOST,
+                             now);
+                return;
+        }
+        wire_init(&message, LESSOR_MSG_GRANT, request->caller.request);
+        message.grant.database = db->o.index;
+        message.grant.slot = conn->slot;
+        message.grant.generation = conn->generation;
+        message.grant.lease = conn->lease;
+        message.grant.client_id = c->client_id;
+        c->holder = request->caller;
+        db->counters.last_lease_time = clock_wall();
+        db->o.ops->granted(db->o.loop, &request->caller, &message, c->link.fd);
+        request_free(request);
+}
+
+static void carry_out(struct database *db, const struct pool_action *action, uint64_t now) {
+        switch (action->type) {
+        case POOL_NOTHING:
+                break;
+        case POOL_GRANT:
+                grant(db, action->conn, action->waiter, now);
+                break;
+        case POOL_FAIL:
+                refuse_for_trouble(container_of(action->waiter, struct database_request, waiter), action->outcome, now);
+                break;
+        case POOL_DIAL:
+                dial(db, action->conn, now);
+                break;
+        case POOL_CLOSE:
+                link_close(&connection_of(db, action->conn)->link);
+                break;
+        }
+}
+
+static void pump(struct database *db, uint64_t now) {
+        struct pool_action action;
+        while ((action = pool_next(&db->pool, now)).type != POOL_NOTHING)
+                carry_out(db, &action, now);
+        uint64_t at = pool_wakeup(&db->pool);
+        if (at == TIME_NEVER) {
+                if (event_pending(&db->wake, EV_TIMEOUT, NULL))
+                        event_del(&db->wake);
+        } else {
+                struct timeval pause = timeval_of(time_left(now, at));
+                event_add(&db->wake, &pause);
+        }
+}
+
+static void on_wake(evutil_socket_t fd, short what, void *userdata) { pump(userdata, clock_now()); }
+
+static void on_lost(struct link *link) {
+        struct connection *c = container_of(link, struct connection, link);
+        uint64_t now = clock_now();
+        log_debug("upstream: lost db=%s slot=%u local=%s", name_of(c->database), c->conn->slot, c->local);
+        pool_lost(&c->database->pool, c->conn, now);
+        pump(c->database, now);
+}
+
+static void on_closed(struct link *link) {
+        struct connection *c = container_of(link, struct connection, link);
+        uint64_t now = clock_now();
+        pool_closed(&c->database->pool, c->conn, now);
+        pump(c->database, now);
+}
+
+/* ---- what sessions ask ----------------------------------------------------------------------------------------- */
+
+void database_lease(struct database_request *request) {
+        struct database *db = request->database;
+        uint64_t now = clock_now();
+        uint64_t wait_ns = request->wait_ns == LESSOR_WAIT_DEFAULT ? db->o.config->wait_timeout_ns : request->wait_ns;
+
+        evtimer_assign(&request->timer, db->o.loop->base, on_deadline, request);
+        int r = pool_lease(&db->pool, &request->waiter, request->caller.session, now);
+        if (r == LESSOR_E_EXHAUSTED) {
+                db->counters.exhausted++;
+                refuse_exhausted(request, r, 0);
+                return;
+        }
+        if (r > 0) {
+                refuse_for_trouble(request, r, now);
+                return;
+        }
+        /* Does not wait at all: the timer of 0 fires in the next turn, after what is free has been handed out. */
+        struct timeval wait = timeval_of(wait_ns < WAIT_MAX_NS ? wait_ns : WAIT_MAX_NS);
+        event_add(&request->timer, &wait);
+        pump(db, now);
+}
+
+void database_cancel(struct database *db, uint64_t session, uint64_t number) {
+        list_for_each (&db->pool.queue, it) {
+                struct database_request *request =
+                        container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter);
+                if (request->caller.session != session || request->caller.request != number)
+                        continue;
+                pool_cancel(&db->pool, &request->waiter);
+                db->counters.cancelled++;
+                refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
+                pump(db, clock_now());
+                return;
+        }
+}
+
+/* The connection that (slot, generation, lease) of a message names, if it is this session's lease; else NULL. */
+static struct connection *find_lease(struct database *db, uint64_t session, uint32_t slot, uint64_t generation,
+                                     uint64_t lease) {
+        if (slot >= db->pool.limits.max_connections)
+                return NULL;
+        struct pool_conn *conn = &db->pool.conns[slot];
+        bool his = conn->state == CONN_LEASED && conn->session == session && conn->generation == generation &&
+                   conn->lease == lease;
+        return his ? connection_of(db, conn) : NULL;
+}
+
+void database_return(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_return *msg) {
+        struct connection *c = find_lease(db, session, msg->slot, msg->generation, msg->lease);
+        uint64_t now = clock_now();
+        if (!c) {
+                db->o.ops->violated(db->o.loop, home, session, "RETURN of a lease that is not this session's");
+                return;
+        }
+        bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
+        pool_return(&db->pool, c->conn, clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, now);
+        pump(db, now);
+}
+
+void database_report(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_report *msg) {
+        struct connection *c = find_lease(db, session, msg->slot, msg->generation, msg->lease);
+        if (!c) {
+                db->o.ops->violated(db->o.loop, home, session, "REPORT on a lease that is not this session's");
+                return;
+        }
+        /* Evidence, never authority: it is counted and shown; the broker judges by what it sees itself. */
+        db->counters.reports++;
+        log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)c->holder.pid,
+                  msg->kind, msg->error);
+}
+
+void database_session_ended(struct database *db, uint64_t session) {
+        uint64_t now = clock_now();
+        list_for_each_safe (&db->pool.queue, it, next) {
+                struct database_request *request =
+                        container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter);
+                if (request->caller.session != session)
+                        continue;
+                pool_cancel(&db->pool, &request->waiter);
+                db->counters.cancelled++;
+                request_free(request);
+        }
+        for (unsigned slot = 0; slot < db->pool.limits.max_connections; slot++) {
+                struct pool_conn *conn = &db->pool.conns[slot];
+                if (conn->state != CONN_LEASED || conn->session != session)
+                        continue;
+                const struct database_caller *holder = &db->connections[slot].holder;
+                log_info("lease: taken back from a worker that is gone db=%s slot=%u pid=%d program=%s site=%s "
+                         "held_ms=%" PRIu64,
+                         name_of(db), slot, (int)holder->pid, LOG_QUOTE(holder->program), LOG_QUOTE(holder->site),
+                         (now - conn->since) / NS_PER_MS);
+                pool_return(&db->pool, conn, POOL_RETURN_HOLDER, now);
+        }
+        pump(db, now);
+}
+
+bool database_allows(struct database *db, const struct peer *peer) {
+        const struct config_allow *allow = &db->o.config->allow;
+        if (allow->everyone)
+                return true;
+        for (unsigned i = 0; i < allow->uids.n; i++)
+                if (allow->uids.ids[i] == peer->cred.uid)
+                        return true;
+        for (unsigned i = 0; i < allow->gids.n; i++)
+                if (peer_in_group(peer, allow->gids.ids[i]))
+                        return true;
+        atomic_fetch_add_explicit(&db->denied, 1, memory_order_relaxed);
+        return false;
+}
+
+/* ---- the figures ------------------------------------------------------------------------------------------------ */
+
+static unsigned idle_count(const struct database *db, uint64_t now) {
+        unsigned n = 0;
+        list_for_each (&db->pool.by_state[CONN_FREE], it)
+                n += now - container_of(it, struct pool_conn, link)->since > IDLE_NS;
+        return n;
+}
+
+static uint64_t oldest_wait(const struct database *db, uint64_t now) {
+        struct list *first = list_first(&db->pool.queue);
+        return first ? now - container_of(first, struct pool_waiter, link)->since : 0;
+}
+
+static void snapshot_gauges(const struct database *db, struct lessor_status_database *r, uint64_t now) {
+        const struct pool *pool = &db->pool;
+        r->health = (uint64_t)pool_health(pool, db->last_error, r->reason);
+        r->max_connections = pool->limits.max_connections;
+        r->max_waiters = pool->limits.max_waiters;
+        r->wait_timeout = db->o.config->wait_timeout_ns;
+        r->socket_timeout = db->o.config->socket_timeout_ns;
+        r->open_connections = pool_open(pool);
+        r->available_connections = pool->count[CONN_FREE];
+        r->in_use_connections = pool->count[CONN_LEASED];
+        r->idle_connections = idle_count(db, now);
+        r->dialling_connections = pool->count[CONN_DIALLING];
+        r->closing_connections = pool->count[CONN_CLOSING];
+        r->peak_connections = pool->stats.peak_open;
+        r->waiting = pool->waiting;
+        r->peak_waiting = pool->stats.peak_waiting;
+        r->oldest_wait = oldest_wait(db, now);
+}
+
+static void snapshot_counters(const struct database *db, struct lessor_status_database *r) {
+        const struct pool_stats *s = &db->pool.stats;
+        const struct counters *n = &db->counters;
+        r->created_connections = s->created;
+        r->failed_connections = s->failed;
+        r->reconnections = s->reconnections;
+        r->retry_attempts = s->retries;
+        r->leases = s->leases;
+        r->lease_timeouts = n->lease_timeouts;
+        r->exhausted = n->exhausted;
+        r->denied = atomic_load_explicit(&db->denied, memory_order_relaxed);
+        r->cancelled = n->cancelled;
+        r->reclaims = s->reclaims;
+        r->reports = n->reports;
+        r->discards_dirty = s->discards[POOL_DISCARD_DIRTY];
+        r->discards_stray = s->discards[POOL_DISCARD_STRAY];
+        r->discards_holder = s->discards[POOL_DISCARD_HOLDER];
+        r->discards_lost = s->discards[POOL_DISCARD_LOST];
+        r->last_error_time = n->last_error_time;
+        r->last_success_time = n->last_success_time;
+        r->last_lease_time = n->last_lease_time;
+        r->wait_time = s->wait_time;
+        r->hold_time = s->hold_time;
+}
+
+static void snapshot_connection(const struct database *db, const struct connection *c,
+                                struct lessor_status_connection *r) {
+        const struct pool_conn *conn = c->conn;
+        *r = (struct lessor_status_connection){.database = db->o.index,
+                                               .slot = conn->slot,
+                                               .state = (uint32_t)conn->state,
+                                               .generation = conn->generation,
+                                               .since_ns = conn->since};
+        if (conn->state == CONN_VACANT || conn->state == CONN_DIALLING)
+                return;
+        r->client_id = c->client_id;
+        memcpy(r->local, c->local, sizeof(r->local));
+        if (conn->state != CONN_LEASED)
+                return;
+        r->session = conn->session;
+        r->lease = conn->lease;
+        r->holder_pid = (int32_t)c->holder.pid;
+        r->holder_tid = c->holder.tid;
+        r->holder_uid = c->holder.uid;
+        memcpy(r->holder, c->holder.program, sizeof(r->holder));
+        memcpy(r->site, c->holder.site, sizeof(r->site));
+}
+
+void database_snapshot(struct database *db, struct lessor_status_database *ret,
+                       struct lessor_status_connection *connections) {
+        memset(ret, 0, sizeof(*ret));
+        wire_string(ret->name, sizeof(ret->name), name_of(db));
+        wire_string(ret->endpoint, sizeof(ret->endpoint), db->endpoint);
+        wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
+        snapshot_gauges(db, ret, clock_now());
+        snapshot_counters(db, ret);
+        for (unsigned i = 0; i < db->pool.limits.max_connections; i++)
+                snapshot_connection(db, &db->connections[i], &connections[i]);
+}
+
+/* ---- birth and end ---------------------------------------------------------------------------------------------- */
+
+unsigned database_index(const struct database *db) { return db->o.index; }
+struct loop *database_loop(const struct database *db) {
+        return db->o.loop;
+}
+const struct config_database *database_config(const struct database *db) { return db->o.config; }
+
+static void describe_endpoint(struct database *db) {
+        const struct config_database *c = db->o.config;
+        if (c->unix_socket)
+                snprintf(db->endpoint, sizeof(db->endpoint), "unix:%s/%u", c->unix_socket, c->db);
+        else
+                snprintf(db->endpoint, sizeof(db->endpoint), strchr(c->host, ':') ? "[%s]:%u/%u" : "%s:%u/%u", c->host,
+                         c->port, c->db);
+}
+
+static void set_target(struct database *db) {
+        const struct config_database *c = db->o.config;
+        snprintf(db->client_name, sizeof(db->client_name), "lessor:%s:%s", db->o.instance, c->name);
+        db->target = (struct upstream_target){.host = c->host,
+                                              .port = c->port,
+                                              .unix_socket = c->unix_socket,
+                                              .username = c->username,
+                                              .password = c->password,
+                                              .db = c->db,
+                                              .client_name = db->client_name,
+                                              .keepalive = c->socket_keepalive,
+                                              .connect_timeout_ns = c->socket_connect_timeout_ns};
+}
+
+int database_new(const struct database_options *options, struct database **ret) {
+        const struct config_database *c = options->config;
+        struct pool_limits limits = {.max_connections = c->max_connections,
+                                     .max_waiters = c->max_waiters,
+                                     .retry_base_ns = c->retry_base_ns,
+                                     .retry_max_ns = c->retry_max_ns,
+                                     .retry_attempts = c->retry_attempts};
+        struct database *db = calloc(1, sizeof(*db));
+        struct connection *connections = calloc(c->max_connections, sizeof(*connections));
+
+        /* Lease numbers are never reused by an instance, nor by the next one of its name: the generation is a wall-clock time. */
+        if (!db || !connections || pool_init(&db->pool, &limits, options->generation, clock_now()) < 0) {
+                free(connections);
+                free(db);
+                return -ENOMEM;
+        }
+        db->o = *options;
+        db->connections = connections;
+        evtimer_assign(&db->wake, options->loop->base, on_wake, db);
+        for (unsigned i = 0; i < c->max_connections; i++) {
+                connections[i].database = db;
+                connections[i].conn = &db->pool.conns[i];
+                link_init(&connections[i].link, on_lost, on_closed);
+        }
+        set_target(db);
+        describe_endpoint(db);
+        *ret = db;
+        return 0;
+}
+
+void database_free(struct database *db) {
+        if (!db)
+                return;
+        list_for_each_safe (&db->pool.queue, it, next)
+                request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
+        for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
+                dial_cancel(db->connections[i].dial);
+                link_drop(&db->connections[i].link);
+        }
+        event_del(&db->wake);
+        pool_deinit(&db->pool);
+        free(db->connections);
+        free(db);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * One database at work: its pool's decisions carried out on real sockets. Belongs to one data thread, which alone calls
+ * what is below but for database_allows(); others send letters. News about requests goes up through database_ops.
+ */
+#include <stdatomic.h>
+
+#include <event2/event_struct.h>
+
+#include "base/wire.h"
+#include "config/config.h"
+#include "loop.h"
+#include "pool/pool.h"
+
+struct database;
+struct peer;
+
+/* Who asks: enough to answer him, and to show him to the operator. */
+struct database_caller {
+        struct loop *home; /* his session's loop */
+        uint64_t session;
+        uint64_t request; /* his number for it */
+        pid_t pid;
+        uid_t uid;
+        int32_t tid;
+        char program[LESSOR_NAME_SIZE];
+        char site[LESSOR_SITE_SIZE];
+};
+
+struct database_request {
+        struct letter letter; /* while it travels to the owner's thread */
+        struct pool_waiter waiter;
+        struct event timer;
+        struct database *database;
+        uint64_t wait_ns;
+        struct database_caller caller;
+};
+
+/* `here` is the database's own loop, on which these are called. */
+struct database_ops {
+        /* The fd stays the database's: it is good until the call returns. */
+        void (*granted)(struct loop *here, const struct database_caller *caller, const union wire_message *grant,
+                        int fd);
+        void (*refused)(struct loop *here, const struct database_caller *caller, int outcome, uint64_t retry_ns,
+                        const char *text);
+        /* He named a lease that is not his. */
+        void (*violated)(struct loop *here, struct loop *home, uint64_t session, const char *why);
+};
+
+struct database_options {
+        const struct config_database *config; /* borrowed, outlives the database */
+        const char *instance;
+        unsigned index;            /* its number in the protocol */
+        unsigned first_connection; /* of its records in the status segment */
+        uint64_t generation;       /* the instance's: leases are numbered from it */
+        struct loop *loop;
+        const struct database_ops *ops;
+};
+
+int database_new(const struct database_options *options, struct database **ret); /* 0; -ENOMEM */
+void database_free(struct database *database); /* closes its sockets without a word: held leases go on */
+
+unsigned database_index(const struct database *database);
+struct loop *database_loop(const struct database *database);
+const struct config_database *database_config(const struct database *database);
+
+/* From any thread: may this worker use it? Counts a refusal. */
+bool database_allows(struct database *database, const struct peer *peer);
+
+void database_lease(struct database_request *request); /* takes the request */
+void database_cancel(struct database *database, uint64_t session, uint64_t number);
+void database_return(struct database *database, struct loop *home, uint64_t session,
+                     const struct lessor_msg_return *msg);
+void database_report(struct database *database, struct loop *home, uint64_t session,
+                     const struct lessor_msg_report *msg);
+void database_session_ended(struct database *database, uint64_t session); /* takes back all that was its */
+
+/* Its records for the status segment, but for what workers count; connections: max_connections of them. */
+void database_snapshot(struct database *database, struct lessor_status_database *ret,
+                       struct lessor_status_connection *connections);

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#include "loop.h"
+
+#include <errno.h>
+#include <signal.h>
+
+int loop_init(struct loop *loop, bool with_resolver) {
+        struct event_config *config = event_config_new();
+        *loop = (struct loop){.inbox = {.wake = -1}};
+        if (!config)
+                return -ENOMEM;
+        /* One thread per base: no locks. Precise timers: deadlines are milliseconds, and timerfd costs nothing here. */
+        event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
+        loop->base = event_base_new_with_config(config);
+        event_config_free(config);
+        if (!loop->base)
+                return -ENOMEM;
+        int r = mailbox_init(&loop->inbox, loop->base);
+        if (r == 0 && with_resolver)
+                r = resolver_new(loop->base, &loop->resolver);
+        return r;
+}
+
+void loop_deinit(struct loop *loop) {
+        if (!loop->base)
+                return;
+        resolver_free(loop->resolver);
+        mailbox_deinit(&loop->inbox);
+        event_base_free(loop->base);
+        loop->base = NULL;
+}
+
+static void *run(void *userdata) {
+        struct loop *loop = userdata;
+        rcu_register_thread();
+        event_base_dispatch(loop->base);
+        rcu_unregister_thread();
+        return NULL;
+}
+
+int loop_start(struct loop *loop, const char *name) {
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+        int r = pthread_create(&loop->thread, NULL, run, loop);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+        if (r)
+                return -r;
+        (void)pthread_setname_np(loop->thread, name);
+        loop->running = true;
+        return 0;
+}
+
+void loop_join(struct loop *loop) {
+        if (loop->running)
+                pthread_join(loop->thread, NULL);
+        loop->running = false;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A pool: which connection is in which state, who waits, what is to be done next. Pure: no socket, clock or chance.
+ *
+ *      VACANT -> DIALLING -> FREE -> LEASED -> FREE ...
+ *                   |          |        |-> RESETTING -> FREE
+ *                   |          |        |        |
+ *                   v          v        v        v
+ *                VACANT     CLOSING  CLOSING  CLOSING -> VACANT         generation + 1 at each VACANT -> DIALLING
+ *
+ * The owner reports what happened (pool_lease, pool_dialled, pool_return ...) and then carries out what pool_next() says,
+ * one action after the other, until it says POOL_NOTHING. Every place but a VACANT one counts against the cap: the pool
+ * never has more than max_connections of them, because it has no more places than that.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lessor/status.h>
+
+#include "base/backoff.h"
+#include "base/list.h"
+
+enum conn_state {
+        CONN_VACANT = LESSOR_CONNECTION_VACANT,
+        CONN_DIALLING = LESSOR_CONNECTION_DIALLING,
+        CONN_FREE = LESSOR_CONNECTION_FREE,
+        CONN_LEASED = LESSOR_CONNECTION_LEASED,
+        CONN_RESETTING = LESSOR_CONNECTION_RESETTING,
+        CONN_CLOSING = LESSOR_CONNECTION_CLOSING,
+        CONN_STATES
+};
+
+/* Why a connection is not handed on but replaced. */
+enum pool_discard { POOL_DISCARD_DIRTY, POOL_DISCARD_STRAY, POOL_DISCARD_HOLDER, POOL_DISCARD_LOST, POOL_DISCARDS };
+
+struct pool_conn {
+        struct list link; /* in by_state[state] */
+        enum conn_state state;
+        unsigned slot;
+        uint64_t generation;
+        uint64_t since;   /* when it came into this state */
+        uint64_t lease;   /* LEASED: the lease's number */
+        uint64_t session; /* LEASED: the holder's */
+        bool lost;        /* LEASED: its socket ended under the holder */
+        bool told;        /* CLOSING: POOL_CLOSE has been said */
+        bool replacing;   /* the next dial of this place makes up for a discarded connection */
+};
+
+struct pool_waiter {
+        struct list link; /* in the queue, or unlinked */
+        uint64_t session;
+        uint64_t since;
+};
+
+struct pool_limits {
+        unsigned max_connections, max_waiters;
+        uint64_t retry_base_ns, retry_max_ns;
+        unsigned retry_attempts; /* after so many failed dials in a row those who wait are told */
+};
+
+struct pool_stats {
+        uint64_t created, failed, reconnections, retries, leases, reclaims;
+        uint64_t discards[POOL_DISCARDS];
+        unsigned peak_open, peak_waiting;
+        struct lessor_status_histogram wait_time, hold_time;
+};
+
+struct pool {
+        struct pool_limits limits;
+        struct list by_state[CONN_STATES];
+        unsigned count[CONN_STATES];
+        struct list queue;
+        unsigned waiting;
+        struct backoff backoff;
+        uint64_t next_dial;  /* no dial before this */
+        int refusal;         /* LESSOR_E_CREDENTIALS ...: whoever asks before next_dial is refused with it; 0: none */
+        int trouble;         /* the last dial's outcome, 0 after a success */
+        unsigned giving_up;  /* so many at the head of the queue are to be told of `trouble` */
+        uint64_t last_lease; /* the number */
+        struct pool_stats stats;
+        struct pool_conn *conns; /* max_connections of them, owned */
+};
+
+enum pool_action_type {
+        POOL_NOTHING,
+        POOL_GRANT, /* hand `conn` to `waiter`, which has left the queue; or pool_ungrant() */
+        POOL_FAIL,  /* tell `waiter`, which has left the queue, of `outcome` */
+        POOL_DIAL,  /* establish `conn`; then pool_dialled() or pool_dial_failed() */
+        POOL_CLOSE, /* close the socket of `conn`; then pool_closed() */
+};
+
+struct pool_action {
+        enum pool_action_type type;
+        struct pool_conn *conn;
+        struct pool_waiter *waiter;
+        int outcome;
+};
+
+int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now); /* 0; -ENOMEM */
+void pool_deinit(struct pool *pool); /* owns no sockets: close them first */
+
+/* Joins the queue: 0; LESSOR_E_EXHAUSTED it is full; the refusal in force. The waiter stays the caller's. */
+int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, uint64_t now);
+/* Leaves the queue again; nothing when it is not in it. */
+void pool_cancel(struct pool *pool, struct pool_waiter *waiter);
+
+enum pool_return { POOL_RETURN_CLEAN, POOL_RETURN_DIRTY, POOL_RETURN_HOLDER };
+void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how, uint64_t now);
+/* The connection just granted turned out bad before it was handed over: it is closed, the waiter is first in the queue again. */
+void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter *waiter, enum pool_discard why,
+                  uint64_t now);
+
+void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now);
+/* outcome: LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING. */
+void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, uint64_t now, uint64_t random);
+/* Redis closed it: a FREE one is replaced at need, a LEASED one when it comes back. */
+void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
+void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);
+
+/* The next thing to do; POOL_NOTHING when there is none before pool_wakeup(). */
+struct pool_action pool_next(struct pool *pool, uint64_t now);
+/* When to call pool_next() again though nothing happens; TIME_NEVER. */
+uint64_t pool_wakeup(const struct pool *pool);
+
+static inline unsigned pool_open(const struct pool *pool) {
+        return pool->limits.max_connections - pool->count[CONN_VACANT];
+}
+
+/* Health, and why it is not better, from what the pool knows. reason: LESSOR_STATUS_TEXT_SIZE bytes. */
+enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason);

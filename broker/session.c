@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT */
+#include "session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/fdpass.h"
+#include "log.h"
+#include "peer/peer.h"
+
+#define USED_WORDS (LESSOR_DATABASES_MAX / 64)
+
+struct session {
+        struct directory_session entry;
+        struct session_set *set;
+        struct list link; /* in set->sessions */
+        struct peer peer;
+        struct letter letter; /* to the undertaker */
+        struct session_memory *memory;
+        _Atomic uint64_t used[USED_WORDS]; /* databases he ever asked for a lease of */
+        unsigned open_requests;
+        char program[LESSOR_NAME_SIZE];
+};
+
+static struct session *session_of_peer(struct peer *peer) { return container_of(peer, struct session, peer); }
+
+/* ---- letters between a session's thread and a database's --------------------------------------------------------- */
+
+/* Everything but a lease request, which is its own letter. */
+struct errand {
+        struct letter letter;
+        struct database *database;
+        struct loop *home;
+        uint64_t session;
+        union wire_message message;
+};
+
+static struct errand *errand_new(struct session *s, struct database *db) {
+        struct errand *errand = calloc(1, sizeof(*errand));
+        if (errand) {
+                errand->database = db;
+                errand->home = &s->set->loop;
+                errand->session = s->entry.id;
+        }
+        return errand;
+}
+
+static void open_lease(struct letter *letter) { database_lease(container_of(letter, struct database_request, letter)); }
+
+static void do_errand(struct database *db, struct loop *home, uint64_t session, const union wire_message *message) {
+        switch ((enum lessor_message)message->header.type) {
+        case LESSOR_MSG_CANCEL:
+                database_cancel(db, session, message->header.request);
+                break;
+        case LESSOR_MSG_RETURN:
+                database_return(db, home, session, &message->giveback);
+                break;
+        case LESSOR_MSG_REPORT:
+                database_report(db, home, session, &message->report);
+                break;
+        case LESSOR_MSG_ATTACH:
+        case LESSOR_MSG_ATTACHED:
+        case LESSOR_MSG_LOOKUP:
+        case LESSOR_MSG_DATABASE:
+        case LESSOR_MSG_LEASE:
+        case LESSOR_MSG_GRANT:
+        case LESSOR_MSG_ERROR:
+                break;
+        }
+}
+
+static void open_errand(struct letter *letter) {
+        struct errand *errand = container_of(letter, struct errand, letter);
+        do_errand(errand->database, errand->home, errand->session, &errand->message);
+        free(errand);
+}
+
+static void open_ended(struct letter *letter) {
+        struct errand *errand = container_of(letter, struct errand, letter);
+        database_session_ended(errand->database, errand->session);
+        free(errand);
+}
+
+/* An answer on its way home: the message, and a dup of the granted fd. */
+struct answer {
+        struct letter letter;
+        struct loop *home;
+        uint64_t session;
+        int fd;
+        bool violation;
+        const char *why;
+        union wire_message message;
+};
+
+/* ---- answers -------------------------------------------------------------------------------------------------- */
+
+static struct session *find(struct loop *here, uint64_t id) {
+        struct session_set *set = container_of(here, struct session_set, loop);
+        rcu_read_lock();
+        struct directory_session *entry = directory_session(set->host->directory, id);
+        rcu_read_unlock();
+        /* Only this thread removes sessions of its own: what is found stays. */
+        return entry ? container_of(entry, struct session, entry) : NULL;
+}
+
+static void deliver(struct loop *here, uint64_t id, const union wire_message *message, int fd) {
+        struct session *s = find(here, id);
+        if (!s)
+                return; /* ended meanwhile; the database hears of that and takes the lease back */
+        s->open_requests--;
+        peer_send(&s->peer, message, fd);
+}
+
+static void open_answer(struct letter *letter) {
+        struct answer *answer = container_of(letter, struct answer, letter);
+        struct session *s = answer->violation ? find(answer->home, answer->session) : NULL;
+        if (s)
+                peer_end(&s->peer, LESSOR_E_PROTOCOL, answer->why);
+        else if (!answer->violation)
+                deliver(answer->home, answer->session, &answer->message, answer->fd);
+        fd_close(answer->fd);
+        free(answer);
+}
+
+static void send_home(struct loop *home, uint64_t session, const union wire_message *message, int fd, const char *why) {
+        struct answer *answer = calloc(1, sizeof(*answer));
+        if (!answer) {
+                log_error("session: out of memory, an answer is lost session=%" PRIu64, session);
+                return;
+        }
+        answer->home = home;
+        answer->session = session;
+        answer->violation = why != NULL;
+        answer->why = why;
+        answer->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+        if (message)
+                answer->message = *message;
+        if (fd >= 0 && answer->fd < 0) {
+                /* Out of fds: the worker cannot be served; ending him frees the lease again. */
+                answer->violation = true;
+                answer->why = "the broker is out of file descriptors";
+        }
+        mailbox_post(&home->inbox, &answer->letter, open_answer);
+}
+
+static void on_granted(struct loop *here, const struct database_caller *caller, const union wire_message *grant,
+                       int fd) {
+        if (caller->home == here)
+                deliver(here, caller->session, grant, fd);
+        else
+                send_home(caller->home, caller->session, grant, fd, NULL);
+}
+
+static void on_refused(struct loop *here, const struct database_caller *caller, int outcome, uint64_t retry_ns,
+                       const char *text) {
+        union wire_message message;
+        wire_init(&message, LESSOR_MSG_ERROR, caller->request);
+        message.error.outcome = outcome;
+        message.error.retry_ns = retry_ns;
+        wire_string(message.error.text, sizeof(message.error.text), text);
+        on_granted(here, caller, &message, -1);
+}
+
+static void on_violated(struct loop *here, struct loop *home, uint64_t session, const char *why) {
+        struct session *s;
+        if (home != here)
+                send_home(home, session, NULL, -1, why);
+        else if ((s = find(here, session)))
+                peer_end(&s->peer, LESSOR_E_PROTOCOL, why);
+}
+
+const struct database_ops session_database_ops = {
+        .granted = on_granted, .refused = on_refused, .violated = on_violated};
+
+/* ---- what a worker says --------------------------------------------------------------------------------------- */
+
+static void read_program(struct session *s, const char *claimed) {
+        char path[64];
+        snprintf(path, sizeof(path), "/proc/%d/comm", (int)s->peer.cred.pid);
+        FILE *f = fopen(path, "re");
+        if (!f || !fgets(s->program, sizeof(s->program), f))
+                wire_string(s->program, sizeof(s->program), claimed); /* hidepid, or just gone */
+        if (f)
+                fclose(f);
+        s->program[strcspn(s->program, "\n")] = '\0';
+}
+
+static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, struct lessor_msg_attached *ret,
+                     int fds[2], char text[LESSOR_TEXT_SIZE]) {
+        struct session *s = session_of_peer(peer);
+        struct session_host *host = s->set->host;
+        _cleanup_(fd_closep) int memory_fd = -1;
+        int r = session_memory_new(s->entry.id, host->instance, &s->memory, &memory_fd);
+        if (r < 0) {
+                snprintf(text, LESSOR_TEXT_SIZE, "the broker cannot make a session segment: %s", strerror(-r));
+                log_error("session: %s pid=%d", text, (int)peer->cred.pid);
+                return LESSOR_E_LIMIT;
+        }
+        read_program(s, msg->program);
+        ret->features = msg->features & LESSOR_FEATURE_SEGMENT;
+        ret->session = s->entry.id;
+        ret->instance = host->instance;
+        ret->databases = host->control->map->databases;
+        ret->broker_pid = (int32_t)getpid();
+        ret->requests_max = LESSOR_REQUESTS_MAX;
+        if (ret->features & LESSOR_FEATURE_SEGMENT) {
+                ret->control_size = sizeof(struct lessor_control);
+                ret->segment_size = session_memory_size();
+                fds[0] = host->control->fd;
+                fds[1] = fd_steal(&memory_fd);
+        }
+        return 0;
+}
+
+static const char *on_lookup(struct peer *peer, const struct lessor_msg_lookup *msg) {
+        struct session *s = session_of_peer(peer);
+        union wire_message answer;
+        char text[LESSOR_TEXT_SIZE], known[LESSOR_TEXT_SIZE - 100];
+
+        rcu_read_lock();
+        struct database *db = directory_find(s->set->host->directory, msg->name);
+        if (!db) {
+                directory_list(s->set->host->directory, known, sizeof(known));
+                snprintf(text, sizeof(text), "no database `%.63s`; known are %s", msg->name, known);
+                peer_send_error(peer, msg->header.request, LESSOR_E_UNKNOWN_DATABASE, 0, text);
+        } else {
+                const struct config_database *config = database_config(db);
+                wire_init(&answer, LESSOR_MSG_DATABASE, msg->header.request);
+                answer.database.database = database_index(db);
+                answer.database.max_connections = config->max_connections;
+                answer.database.wait_timeout_ns = config->wait_timeout_ns;
+                answer.database.socket_timeout_ns = config->socket_timeout_ns;
+                peer_send(peer, &answer, -1);
+        }
+        rcu_read_unlock();
+        return NULL;
+}
+
+static void fill_caller(const struct session *s, const struct lessor_msg_lease *msg, struct database_caller *caller) {
+        caller->home = &s->set->loop;
+        caller->session = s->entry.id;
+        caller->request = msg->header.request;
+        caller->pid = s->peer.cred.pid;
+        caller->uid = s->peer.cred.uid;
+        caller->tid = msg->tid;
+        memcpy(caller->program, s->program, sizeof(caller->program));
+        memcpy(caller->site, msg->site, sizeof(caller->site));
+}
+
+static void request_lease(struct session *s, struct database *db, const struct lessor_msg_lease *msg) {
+        struct database_request *request = calloc(1, sizeof(*request));
+        if (!request) {
+                peer_send_error(&s->peer, msg->header.request, LESSOR_E_LIMIT, 0, "the broker is out of memory");
+                return;
+        }
+        request->database = db;
+        request->wait_ns = msg->wait_ns;
+        fill_caller(s, msg, &request->caller);
+        s->open_requests++;
+        atomic_fetch_or_explicit(&s->used[msg->database / 64], UINT64_C(1) << msg->database % 64, memory_order_release);
+        if (database_loop(db) == &s->set->loop)
+                database_lease(request);
+        else
+                mailbox_post(&database_loop(db)->inbox, &request->letter, open_lease);
+}
+
+static const char *on_lease(struct peer *peer, const struct lessor_msg_lease *msg) {
+        struct session *s = session_of_peer(peer);
+        char text[LESSOR_TEXT_SIZE];
+
+        rcu_read_lock();
+        struct database *db = directory_database(s->set->host->directory, msg->database);
+        if (!db) {
+                peer_send_error(peer, msg->header.request, LESSOR_E_UNKNOWN_DATABASE, 0, "no database of that number");
+        } else if (!database_allows(db, peer)) {
+                snprintf(text, sizeof(text), "database `%s`: uid %u is not in its `allow` list",
+                         database_config(db)->name, peer->cred.uid);
+                peer_send_error(peer, msg->header.request, LESSOR_E_DENIED, 0, text);
+        } else if (s->open_requests >= LESSOR_REQUESTS_MAX) {
+                peer_send_error(peer, msg->header.request, LESSOR_E_LIMIT, 0,
+                                "too many unanswered requests of one session");
+        } else {
+                request_lease(s, db, msg);
+        }
+        rcu_read_unlock();
+        return NULL;
+}
+
+/* To the database's thread, by a call or by a letter. */
+static const char *forward(struct peer *peer, unsigned index, const void *message, size_t size) {
+        struct session *s = session_of_peer(peer);
+        const char *wrong = NULL;
+        union wire_message copy;
+
+        memcpy(&copy, message, size);
+        rcu_read_lock();
+        struct database *db = directory_database(s->set->host->directory, index);
+        if (!db) {
+                wrong = "a database of that number does not exist";
+        } else if (database_loop(db) == &s->set->loop) {
+                do_errand(db, &s->set->loop, s->entry.id, &copy);
+        } else {
+                struct errand *errand = errand_new(s, db);
+                if (errand) {
+                        errand->message = copy;
+                        mailbox_post(&database_loop(db)->inbox, &errand->letter, open_errand);
+                } else {
+                        wrong = "the broker is out of memory"; /* ending the session takes everything back */
+                }
+        }
+        rcu_read_unlock();
+        return wrong;
+}
+
+static const char *on_cancel(struct peer *peer, const struct lessor_msg_cancel *msg) {
+        return forward(peer, msg->database, msg, sizeof(*msg));
+}
+static const char *on_giveback(struct peer *peer, const struct lessor_msg_return *msg) {
+        return forward(peer, msg->database, msg, sizeof(*msg));
+}
+static const char *on_report(struct peer *peer, const struct lessor_msg_report *msg) {
+        return forward(peer, msg->database, msg, sizeof(*msg));
+}
+
+/* ---- the end ---------------------------------------------------------------------------------------------------- */
+
+static void tell_database(struct session *s, struct database *db) {
+        if (database_loop(db) == &s->set->loop) {
+                database_session_ended(db, s->entry.id);
+                return;
+        }
+        struct errand *errand = errand_new(s, db);
+        if (!errand) {
+                log_error("session: out of memory, leases of pid %d in `%s` are not taken back", (int)s->peer.cred.pid,
+                          database_config(db)->name);
+                return;
+        }
+        mailbox_post(&database_loop(db)->inbox, &errand->letter, open_ended);
+}
+
+static void tell_databases(struct session *s) {
+        rcu_read_lock();
+        for (unsigned i = 0; i < LESSOR_DATABASES_MAX; i++) {
+                uint64_t used = atomic_load_explicit(&s->used[i / 64], memory_order_relaxed);
+                struct database *db = used >> i % 64 & 1 ? directory_database(s->set->host->directory, i) : NULL;
+                if (db)
+                        tell_database(s, db);
+        }
+        rcu_read_unlock();
+}
+
+static void on_ended(struct peer *peer, const char *why) {
+        struct session *s = session_of_peer(peer);
+        struct session_host *host = s->set->host;
+        log_debug("session: ended id=%" PRIu64 " pid=%d program=%s why=\"%s\"", s->entry.id, (int)peer->cred.pid,
+                  LOG_QUOTE(s->program), why);
+        peer_deinit(peer);
+        list_remove(&s->link);
+        directory_remove(host->directory, &s->entry);
+        tell_databases(s);
+        atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+        mailbox_post(host->undertaker, &s->letter, host->bury);
+}
+
+static const struct peer_ops ops = {.attach = on_attach,
+                                    .lookup = on_lookup,
+                                    .lease = on_lease,
+                                    .cancel = on_cancel,
+                                    .giveback = on_giveback,
+                                    .report = on_report,
+                                    .ended = on_ended};
+
+/* Counts the newcomer if there is room. */
+static bool admit(struct session_host *host) {
+        uint64_t now = atomic_fetch_add_explicit(&host->attached, 1, memory_order_relaxed);
+        if (now < host->max_sessions)
+                return true;
+        atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&host->refused, 1, memory_order_relaxed);
+        return false;
+}
+
+static void turn_away(int fd, const char *text) {
+        union wire_message message;
+        wire_init(&message, LESSOR_MSG_ERROR, 0);
+        message.error.outcome = LESSOR_E_LIMIT;
+        message.error.flags = LESSOR_FATAL;
+        wire_string(message.error.text, sizeof(message.error.text), text);
+        (void)fdpass_send(fd, &message, message.header.size, NULL, 0);
+        fd_close(fd);
+}
+
+void session_accept(struct session_set *set, int fd) {
+        struct session_host *host = set->host;
+        if (!admit(host)) {
+                log_warning("session: refused, max_sessions=%u are attached", host->max_sessions);
+                turn_away(fd, "the broker has reached max_sessions");
+                return;
+        }
+        struct session *s = calloc(1, sizeof(*s));
+        if (!s || peer_init(&s->peer, set->loop.base, fd, &ops) < 0) {
+                free(s);
+                atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+                turn_away(fd, "the broker is out of memory");
+                return;
+        }
+        s->set = set;
+        s->entry.id = atomic_fetch_add_explicit(&host->last_id, 1, memory_order_relaxed) + 1;
+        list_push_back(&set->sessions, &s->link);
+        directory_add(host->directory, &s->entry);
+        atomic_fetch_add_explicit(&host->total, 1, memory_order_relaxed);
+}
+
+void session_end_all(struct session_set *set, const char *why) {
+        list_for_each_safe (&set->sessions, it, next) {
+                struct session *s = container_of(it, struct session, link);
+                peer_end(&s->peer, LESSOR_E_UNAVAILABLE, why);
+                peer_deinit(&s->peer);
+                list_remove(&s->link);
+                directory_remove(set->host->directory, &s->entry);
+                mailbox_post(set->host->undertaker, &s->letter, set->host->bury);
+        }
+}
+
+/* ---- the undertaker's part -------------------------------------------------------------------------------------- */
+
+void session_harvest(struct directory_session *entry, session_totals *visit, void *userdata) {
+        struct session *s = container_of(entry, struct session, entry);
+        for (unsigned w = 0; w < USED_WORDS; w++) {
+                /* Pairs with the release in request_lease(): whoever is marked has a segment. */
+                uint64_t used = atomic_load_explicit(&s->used[w], memory_order_acquire);
+                for (; used; used &= used - 1)
+                        visit(userdata, w * 64 + (unsigned)__builtin_ctzll(used), s->memory);
+        }
+}
+
+struct directory_session *session_of_letter(struct letter *letter) {
+        return &container_of(letter, struct session, letter)->entry;
+}
+
+void *session_undertaker(struct letter *letter) {
+        return container_of(letter, struct session, letter)->set->host->undertaker_data;
+}
+
+void session_free(struct directory_session *entry) {
+        struct session *s = container_of(entry, struct session, entry);
+        session_memory_free(s->memory);
+        free(s);
+}

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * A worker's session: his socket (peer), his segment, and his requests on their way to the databases' threads and back.
+ *
+ * It belongs to one data thread. A request for a database of the same thread is a call; for another's it travels as a
+ * letter, and so does its answer, with a dup of the fd, because the database may close its own meanwhile. Letters keep
+ * their order, so that "session ended" finds everything the session asked for before.
+ */
+#include <stdatomic.h>
+
+#include "directory.h"
+#include "status/control_page.h"
+#include "status/session_memory.h"
+
+struct session;
+
+/* What all sessions of a broker share. */
+struct session_host {
+        struct directory *directory;
+        struct control_page *control;
+        struct mailbox *undertaker; /* gets the letter of each session that has ended: session_bury() */
+        letter_open *bury;
+        void *undertaker_data;
+        uint64_t instance;
+        unsigned max_sessions;
+        _Atomic uint64_t attached, total, refused; /* sessions now, ever, turned away */
+        _Atomic uint64_t last_id;
+};
+
+/* A data thread: its loop, and the sessions that belong to it. */
+struct session_set {
+        struct loop loop;
+        struct session_host *host;
+        struct list sessions;
+};
+
+void session_accept(struct session_set *set, int fd);           /* takes the fd; on the set's thread */
+void session_end_all(struct session_set *set, const char *why); /* tells each, frees each: the broker stops */
+
+extern const struct database_ops session_database_ops;
+
+/* For the undertaker, which alone does this: what the worker counted since the last time, for each database he used. */
+typedef void session_totals(void *userdata, unsigned database, struct session_memory *memory);
+void session_harvest(struct directory_session *session, session_totals *visit, void *userdata);
+struct directory_session *session_of_letter(struct letter *letter); /* what a bury letter is about */
+void *session_undertaker(struct letter *letter);                    /* its host's undertaker_data */
+void session_free(struct directory_session *session);               /* after a grace period */

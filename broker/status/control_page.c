@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: MIT */
+#include "control_page.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/wire.h"
+
+int control_page_init(struct control_page *page, uint64_t instance) {
+        const size_t size = sizeof(struct lessor_control);
+        _cleanup_(fd_closep) int fd = memfd_create("lessor-control", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+                return -errno;
+        void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED)
+                return -errno;
+        if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) < 0) {
+                int r = -errno;
+                munmap(map, size);
+                return r;
+        }
+        page->map = map;
+        page->map->version = LESSOR_CONTROL_VERSION;
+        page->map->database_size = sizeof(struct lessor_control_database);
+        page->map->instance = instance;
+        page->map->magic = LESSOR_CONTROL_MAGIC; /* nobody has the fd yet: sending it orders these stores */
+        page->fd = fd_steal(&fd);
+        return 0;
+}
+
+void control_page_deinit(struct control_page *page) {
+        if (page->map)
+                munmap(page->map, sizeof(*page->map));
+        page->map = NULL;
+        page->fd = fd_close(page->fd);
+}
+
+void control_page_set(struct control_page *page, unsigned index, const struct control_entry *entry) {
+        struct lessor_control_database *d = &page->map->database[index];
+        wire_string(d->name, sizeof(d->name), entry->name);
+        d->max_connections = entry->max_connections;
+        d->wait_timeout_ns = entry->wait_timeout_ns;
+        d->socket_timeout_ns = entry->socket_timeout_ns;
+        /* Pair with the acquire loads in libclient: an entry seen OPEN is complete, and so are those counted. */
+        atomic_store_explicit((_Atomic uint32_t *)&d->state, LESSOR_CONTROL_OPEN, memory_order_release);
+        if (index >= page->map->databases)
+                atomic_store_explicit((_Atomic uint32_t *)&page->map->databases, index + 1, memory_order_release);
+}

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The control page (lessor/protocol.h): what workers must be able to trust. A memfd that only the mapping made here can
+ * write: F_SEAL_FUTURE_WRITE forbids any other, also to our own uid. Passed read-only to every session.
+ */
+#include <lessor/protocol.h>
+
+struct control_page {
+        int fd;
+        struct lessor_control *map;
+};
+
+int control_page_init(struct control_page *page, uint64_t instance); /* 0; -errno */
+void control_page_deinit(struct control_page *page);
+
+struct control_entry {
+        const char *name;
+        unsigned max_connections;
+        uint64_t wait_timeout_ns, socket_timeout_ns;
+};
+
+/* Entry `index` becomes visible, whole, to those who load its state. Entries are set in order. */
+void control_page_set(struct control_page *page, unsigned index, const struct control_entry *entry);

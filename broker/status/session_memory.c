@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+#include "session_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/histogram.h"
+
+#define DATABASE_OFFSET 4096U
+#define SEGMENT_SIZE (DATABASE_OFFSET + LESSOR_DATABASES_MAX * sizeof(struct lessor_segment_database))
+
+/* No process does more commands a second: what grows faster is garbage. */
+#define OPERATIONS_PER_S_MAX UINT64_C(20000000)
+
+/* What was last seen on one database: made at its first use, most workers use few. */
+struct seen {
+        struct seen *next;
+        unsigned database;
+        uint64_t ok, failed, timeouts;
+        uint32_t call_time[LESSOR_CALL_BUCKETS];
+};
+
+struct session_memory {
+        struct lessor_segment *map;
+        struct seen *seen;
+};
+
+uint64_t session_memory_size(void) { return SEGMENT_SIZE; }
+
+int session_memory_new(uint64_t session, uint64_t instance, struct session_memory **ret, int *ret_fd) {
+        _cleanup_(fd_closep) int fd = memfd_create("lessor-session", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+        if (fd < 0 || ftruncate(fd, (off_t)SEGMENT_SIZE) < 0 ||
+            fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+                return -errno;
+        struct session_memory *memory = calloc(1, sizeof(*memory));
+        if (!memory)
+                return -ENOMEM;
+        memory->map = mmap(NULL, SEGMENT_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory->map == MAP_FAILED) {
+                free(memory);
+                return -errno;
+        }
+        *memory->map = (struct lessor_segment){.magic = LESSOR_SEGMENT_MAGIC,
+                                               .version = LESSOR_SEGMENT_VERSION,
+                                               .database_offset = DATABASE_OFFSET,
+                                               .database_size = sizeof(struct lessor_segment_database),
+                                               .databases = LESSOR_DATABASES_MAX,
+                                               .session = session,
+                                               .instance = instance};
+        *ret = memory;
+        *ret_fd = fd_steal(&fd);
+        return 0;
+}
+
+void session_memory_free(struct session_memory *memory) {
+        if (!memory)
+                return;
+        while (memory->seen) {
+                struct seen *next = memory->seen->next;
+                free(memory->seen);
+                memory->seen = next;
+        }
+        munmap(memory->map, SEGMENT_SIZE);
+        free(memory);
+}
+
+static struct seen *seen_of(struct session_memory *memory, unsigned database) {
+        struct seen *s = memory->seen;
+        while (s && s->database != database)
+                s = s->next;
+        if (!s && (s = calloc(1, sizeof(*s)))) {
+                s->database = database;
+                s->next = memory->seen;
+                memory->seen = s;
+        }
+        return s;
+}
+
+/* Growth since `*last`; a counter that fell is one that grew by nearly 2^64, which `most` refuses as well. */
+static uint64_t growth(uint64_t now, uint64_t *last, uint64_t most) {
+        uint64_t grown = now - *last;
+        *last = now;
+        return grown <= most ? grown : 0;
+}
+
+static uint64_t load(const uint64_t *word) {
+        return atomic_load_explicit((const _Atomic uint64_t *)word, memory_order_relaxed);
+}
+
+static void harvest_calls(const struct lessor_segment_database *d, struct seen *s, uint64_t most,
+                          struct lessor_status_histogram *h) {
+        for (unsigned i = 0; i < LESSOR_CALL_BUCKETS; i++) {
+                uint32_t now = atomic_load_explicit((const _Atomic uint32_t *)&d->call_time[i], memory_order_relaxed);
+                uint32_t grown = now - s->call_time[i];
+                s->call_time[i] = now;
+                if (grown == 0 || grown > most)
+                        continue;
+                uint64_t longest = lessor_status_bucket_below_ns(i);
+                h->bucket[i] += grown;
+                h->count += grown;
+                h->sum_ns += grown * histogram_bucket_middle(i);
+                if (i == LESSOR_CALL_BUCKETS - 1)
+                        longest = histogram_bucket_middle(i);
+                if (longest > h->max_ns)
+                        h->max_ns = longest;
+        }
+}
+
+int session_memory_harvest(struct session_memory *memory, unsigned database, uint64_t elapsed_ns, uint64_t wall_ns,
+                           struct worker_totals *totals) {
+        const struct lessor_segment_database *d =
+                (const struct lessor_segment_database *)(const void *)((const char *)memory->map + DATABASE_OFFSET) +
+                database;
+        struct seen *s = seen_of(memory, database);
+        uint64_t most = OPERATIONS_PER_S_MAX / NS_PER_MS * (elapsed_ns / NS_PER_US + 1) + OPERATIONS_PER_S_MAX / 100;
+        if (!s)
+                return -ENOMEM;
+        uint64_t ok = growth(load(&d->operations_ok), &s->ok, most);
+        uint64_t failed = growth(load(&d->operations_failed), &s->failed, most);
+        if (ok == 0 && failed == 0)
+                return 0; /* the common case: nothing since, and no histogram to read */
+        totals->operations_ok += ok;
+        totals->operations_failed += failed;
+        totals->timeouts += growth(load(&d->timeouts), &s->timeouts, most);
+        uint64_t last_success = load(&d->last_success_ns);
+        if (last_success > totals->last_success_ns && last_success <= wall_ns)
+                totals->last_success_ns = last_success;
+        harvest_calls(d, s, most, &totals->call_time);
+        return 0;
+}

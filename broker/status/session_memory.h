@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The session segment (lessor/protocol.h) from the broker's side: made, mapped, and read as evidence. Every byte may be
+ * garbage at any time: counters are copied once, only their growth counts, and growth faster than any worker can be is ignored.
+ */
+#include <lessor/status.h>
+
+struct session_memory;
+
+/* What workers counted on one database, summed over all sessions that ever were. */
+struct worker_totals {
+        uint64_t operations_ok, operations_failed, timeouts, last_success_ns;
+        struct lessor_status_histogram call_time;
+};
+
+/* *ret_fd: to be sent to the worker, the caller's. 0; -errno. */
+int session_memory_new(uint64_t session, uint64_t instance, struct session_memory **ret, int *ret_fd);
+void session_memory_free(struct session_memory *memory);
+uint64_t session_memory_size(void);
+
+/* Adds what was counted on `database` since the last time. One thread at a time; elapsed: since this was last asked. 0; -ENOMEM. */
+int session_memory_harvest(struct session_memory *memory, unsigned database, uint64_t elapsed_ns, uint64_t wall_ns,
+                           struct worker_totals *totals);
