@@ -34,6 +34,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) /* the library itself is built with everything else hidden */
 
 typedef struct lessor lessor;
 typedef struct lessor_db lessor_db;
@@ -78,6 +79,7 @@ redisReply *lessor_command_argv(lessor_db *, int wait_ms, int argc, const char *
  * are EXEC's elements; a command refused while queueing gives its error in its place and LESSOR_PIPE_ABORTED for the rest.
  */
 #define LESSOR_ATOMIC 1U
+#define LESSOR_PIPE_ABORTED "EXECABORT not run: another command of the transaction was refused"
 lessor_pipe *lessor_pipe_new(lessor_db *, unsigned flags); /* NULL: out of memory, or an unknown flag */
 int lessor_pipe_add(lessor_pipe *, const char *fmt, ...);  /* 0; -ENOMEM; LESSOR_E_INVALID: nothing was added */
 int lessor_pipe_add_argv(lessor_pipe *, int argc, const char **argv, const size_t *argv_len);
@@ -123,6 +125,7 @@ static inline void lessor_release_scoped(lessor_lease **lease) { lessor_release(
 const char *lessor_outcome_text(int code); /* "exhausted": a static string for an outcome or a negative errno */
 const char *lessor_release_version(void);  /* "0.1.0": of the library that is loaded */
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

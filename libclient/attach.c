@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/* Attaching: connect, ATTACH with our own pidfd, ATTACHED with the shared memory; all of it within one deadline. */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fdpass.h"
+#include "error.h"
+#include "io.h"
+#include "session.h"
+
+enum { ATTACH_REQUEST = 1 };
+
+static void session_unrefp(struct session **s) { session_unref(*s); }
+
+static int attach_unanswered(const char *socket, lessor_error *error) {
+        return error_set(error, LESSOR_E_UNAVAILABLE,
+                         "the broker on %s does not answer: it hangs, is stopped, or the host is overloaded", socket);
+}
+
+static int attach_refused(const char *path, int errnum, lessor_error *error) {
+        switch (errnum) {
+        case ENOENT:
+        case ENOTDIR:
+        case ECONNREFUSED:
+        case ECONNRESET:
+        case EPIPE:
+                return error_set(error, LESSOR_E_UNAVAILABLE,
+                                 "no broker answers on %s (%s): start lessord, or set LESSOR_SOCKET", path,
+                                 lessor_outcome_text(-errnum));
+        case EAGAIN:
+                return attach_unanswered(path, error);
+        case EACCES:
+        case EPERM:
+                return error_set(error, -errnum, "%s: %s: this user may not connect to the broker's socket", path,
+                                 lessor_outcome_text(-errnum));
+        case EPROTOTYPE:
+                return error_set(error, -errnum, "%s is not a socket of lessord: %s", path,
+                                 lessor_outcome_text(-errnum));
+        default:
+                return error_set(error, -errnum, "cannot attach to %s: %s", path, lessor_outcome_text(-errnum));
+        }
+}
+
+/* connect() to a Unix socket waits for room in the backlog only, for as long as SO_SNDTIMEO says. */
+static int attach_connect(const char *path, uint64_t deadline, struct session **ret, lessor_error *error) {
+        _cleanup_(fd_closep) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        struct session *s;
+
+        if (fd < 0)
+                return attach_refused(path, errno, error);
+        memcpy(address.sun_path, path, strlen(path) + 1);
+        for (;;) {
+                uint64_t left = time_left(clock_now(), deadline) / NS_PER_US + 1;
+                struct timeval t = {.tv_sec = (time_t)(left / 1000000), .tv_usec = (suseconds_t)(left % 1000000)};
+                setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+                if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
+                        break;
+                if (errno != EINTR)
+                        return attach_refused(path, errno, error);
+        }
+        s = session_new(path, fd_steal(&fd));
+        if (!s)
+                return error_set(error, -ENOMEM, "out of memory");
+        *ret = s;
+        return 0;
+}
+
+static int attach_hello(struct session *s, lessor_error *error) {
+        _cleanup_(fd_closep) int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+        union wire_message m;
+        int r;
+
+        if (pidfd < 0)
+                return error_set(error, -errno, "pidfd_open: %s", lessor_outcome_text(-errno));
+        wire_init(&m, LESSOR_MSG_ATTACH, ATTACH_REQUEST);
+        m.attach.version_min = LESSOR_PROTOCOL_MIN;
+        m.attach.version_max = LESSOR_PROTOCOL_MAX;
+        m.attach.features = LESSOR_FEATURE_SEGMENT;
+        wire_string(m.attach.program, sizeof(m.attach.program), program_invocation_short_name);
+        r = fdpass_send(s->fd, &m, m.header.size, &pidfd, 1);
+        /* Refused before we could say anything? Then the reason is waiting to be read. */
+        return r == 0 || r == -EPIPE || r == -ECONNRESET ? 0 : attach_refused(s->socket, -r, error);
+}
+
+static int attach_map(struct session *s, const struct lessor_msg_attached *m, struct fdpass_packet *packet,
+                      lessor_error *error) {
+        const char *wrong = NULL;
+
+        if (m->header.request != ATTACH_REQUEST)
+                wrong = "it answered another question";
+        else if (m->version < LESSOR_PROTOCOL_MIN || m->version > LESSOR_PROTOCOL_MAX)
+                wrong = "it chose a protocol version that was not offered";
+        else if (!(m->features & LESSOR_FEATURE_SEGMENT))
+                wrong = "it offers no shared memory";
+        if (!wrong)
+                wrong = control_map(packet->fds[0], m->control_size, m->instance, &s->control);
+        if (!wrong)
+                wrong = segment_map(packet->fds[1], m->segment_size, m->session, &s->segment);
+        if (wrong)
+                return error_set(error, LESSOR_E_PROTOCOL, "the broker on %s does not fit this library: %s", s->socket,
+                                 wrong);
+        s->requests_max = m->requests_max > 0 ? m->requests_max : 1;
+        s->last_request = ATTACH_REQUEST;
+        return 0;
+}
+
+static int attach_answer(struct session *s, struct fdpass_packet *packet, const union wire_message *buffer,
+                         lessor_error *error) {
+        union wire_message m;
+        const char *wrong;
+
+        if (packet->size == 0)
+                return attach_refused(s->socket, ECONNRESET, error);
+        if (packet->fds_lost)
+                return error_set(error, -EMFILE, "no fds free for the shared memory of %s: raise RLIMIT_NOFILE",
+                                 s->socket);
+        wrong = wire_decode(WIRE_FROM_BROKER, buffer, packet->size, packet->n_fds, &m);
+        if (!wrong && m.header.type == LESSOR_MSG_ERROR) {
+                error_set(error, m.error.outcome, "%s: %s", s->socket, m.error.text);
+                error_retry(error, m.error.retry_ns);
+                return m.error.outcome;
+        }
+        if (!wrong && m.header.type != LESSOR_MSG_ATTACHED)
+                wrong = "a message out of order";
+        if (wrong || packet->cut)
+                return error_set(error, LESSOR_E_PROTOCOL, "the broker on %s sent what the protocol does not allow: %s",
+                                 s->socket, wrong ? wrong : "a message too long");
+        return attach_map(s, &m.attached, packet, error);
+}
+
+static int attach_receive(struct session *s, uint64_t deadline, lessor_error *error) {
+        __attribute__((cleanup(fdpass_close))) struct fdpass_packet packet = {0};
+        union wire_message buffer;
+
+        for (;;) {
+                int r = io_poll(s->fd, POLLIN, deadline);
+                if (r == 0)
+                        return attach_unanswered(s->socket, error);
+                if (r > 0)
+                        r = fdpass_receive(s->fd, &buffer, sizeof(buffer), &packet);
+                if (r == 0)
+                        return attach_answer(s, &packet, &buffer, error);
+                if (r != -EAGAIN && r != -ECONNRESET) /* a reset is told once, before what was still sent to us */
+                        return attach_refused(s->socket, -r, error);
+        }
+}
+
+int session_attach(const char *socket, uint64_t deadline, struct session **ret, lessor_error *error) {
+        _cleanup_(session_unrefp) struct session *s = NULL;
+        int r = attach_connect(socket, deadline, &s, error);
+
+        if (r == 0)
+                r = attach_hello(s, error);
+        if (r == 0)
+                r = attach_receive(s, deadline, error);
+        if (r == 0)
+                *ret = ptr_steal(&s);
+        return r;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* The handle: where the broker is, the databases looked up so far, and this process' session. */
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include <lessor.h>
+#include <lessor/protocol.h>
+
+#include "session.h"
+
+#define ATTACH_NS UINT64_C(3000000000) /* for connecting and attaching, unless the caller waits less */
+#define SLACK_NS UINT64_C(500000000)   /* what the broker's answer may be late beyond its own deadline */
+
+struct home;
+
+struct lessor {
+        _Atomic(struct home *) home;           /* of this process; a child puts its own in front */
+        _Atomic(struct lessor_db *) databases; /* only added to, until lessor_close() */
+        char socket[108];
+};
+
+struct lessor_db {
+        struct lessor *client;
+        struct lessor_db *next;
+        _Atomic uint64_t place; /* where a session's control page has it: session serial << 32 | index */
+        char name[LESSOR_NAME_SIZE];
+};
+
+/* This process' session, attached if need be; the caller's reference. Else the code of *error. */
+int client_session(struct lessor *l, uint64_t deadline, struct session **ret, lessor_error *error);
+
+/* Where the session has the database: 0, or LESSOR_E_UNKNOWN_DATABASE. */
+int client_place(struct session *s, struct lessor_db *db, uint32_t *ret_index,
+                 const struct lessor_control_database **ret, lessor_error *error);

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The broker is trusted to mean well, not to be of our version or free of mistakes: memory that could shrink under us
+ * (SIGBUS) or whose table leaves its bounds is refused at attach. Both mappings are MADV_DONTFORK: a child has sessions
+ * of its own, and must not count for its parent.
+ */
+#include "control.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/histogram.h"
+
+static const char *memory_map(int fd, uint64_t size, int protection, void **ret) {
+        struct stat st;
+        int seals;
+        void *map;
+
+        if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || size > SIZE_MAX / 2 || (uint64_t)st.st_size < size)
+                return "shared memory is smaller than announced";
+        seals = fcntl(fd, F_GET_SEALS);
+        if (seals < 0 || !(seals & F_SEAL_SHRINK))
+                return "shared memory is not sealed against shrinking";
+        map = mmap(NULL, (size_t)size, protection, MAP_SHARED, fd, 0);
+        if (map == MAP_FAILED)
+                return "shared memory cannot be mapped (out of address space or memory?)";
+        madvise(map, (size_t)size, MADV_DONTFORK);
+        *ret = map;
+        return NULL;
+}
+
+/* How many entries of `stride` fit from `offset` on. */
+static uint64_t table_room(uint64_t size, uint64_t offset, uint64_t stride) {
+        return offset > size ? 0 : (size - offset) / stride;
+}
+
+static const char *control_check(struct control *c, uint64_t instance) {
+        const struct lessor_control *page = c->page;
+        uint64_t room;
+
+        if (page->magic != LESSOR_CONTROL_MAGIC)
+                return "the control page has no magic number";
+        if (page->version != LESSOR_CONTROL_VERSION)
+                return "the control page has an unknown version";
+        if (page->instance != instance)
+                return "the control page belongs to another instance";
+        c->stride = page->database_size;
+        if (c->stride < sizeof(struct lessor_control_database) || c->stride % 8 != 0)
+                return "the control page has entries too small";
+        room = table_room(c->size, offsetof(struct lessor_control, database), c->stride);
+        c->room = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX;
+        return NULL;
+}
+
+const char *control_map(int fd, uint64_t size, uint64_t instance, struct control *ret) {
+        struct control c = {.size = (size_t)size};
+        const char *wrong;
+        void *map;
+
+        if (size < offsetof(struct lessor_control, database))
+                return "the control page is too small";
+        wrong = memory_map(fd, size, PROT_READ, &map);
+        if (wrong)
+                return wrong;
+        c.page = map;
+        wrong = control_check(&c, instance);
+        if (wrong)
+                control_unmap(&c);
+        else
+                *ret = c;
+        return wrong;
+}
+
+static const char *segment_check(struct segment *s, uint64_t session) {
+        const struct lessor_segment *base = s->base;
+        uint64_t room;
+
+        if (base->magic != LESSOR_SEGMENT_MAGIC)
+                return "the session segment has no magic number";
+        if (base->version != LESSOR_SEGMENT_VERSION)
+                return "the session segment has an unknown version";
+        if (base->session != session)
+                return "the session segment belongs to another session";
+        s->offset = base->database_offset;
+        s->stride = base->database_size;
+        if (s->offset < sizeof(struct lessor_segment) || s->offset % 8 != 0 ||
+            s->stride < sizeof(struct lessor_segment_database) || s->stride % 8 != 0)
+                return "the session segment has entries out of place";
+        room = table_room(s->size, s->offset, s->stride);
+        s->databases = room < base->databases ? (uint32_t)room : base->databases;
+        return NULL;
+}
+
+const char *segment_map(int fd, uint64_t size, uint64_t session, struct segment *ret) {
+        struct segment s = {.size = (size_t)size};
+        const char *wrong;
+        void *map;
+
+        if (size < sizeof(struct lessor_segment))
+                return "the session segment is too small";
+        wrong = memory_map(fd, size, PROT_READ | PROT_WRITE, &map);
+        if (wrong)
+                return wrong;
+        s.base = map;
+        wrong = segment_check(&s, session);
+        if (wrong)
+                segment_unmap(&s);
+        else
+                *ret = s;
+        return wrong;
+}
+
+void control_unmap(struct control *c) {
+        if (c->page)
+                munmap((void *)(uintptr_t)c->page, c->size);
+        c->page = NULL;
+}
+
+void segment_unmap(struct segment *s) {
+        if (s->base)
+                munmap(s->base, s->size);
+        s->base = NULL;
+}
+
+const struct lessor_control_database *control_database(const struct control *c, uint32_t index) {
+        const char *table = (const char *)c->page + offsetof(struct lessor_control, database);
+        const struct lessor_control_database *db;
+
+        /* Both loads pair with the broker's release stores: entries below the count, fields before the state. */
+        if (index >= c->room || index >= __atomic_load_n(&c->page->databases, __ATOMIC_ACQUIRE))
+                return NULL;
+        db = (const struct lessor_control_database *)(const void *)(table + index * c->stride);
+        return __atomic_load_n(&db->state, __ATOMIC_ACQUIRE) == LESSOR_CONTROL_OPEN ? db : NULL;
+}
+
+static uint32_t control_count(const struct control *c) {
+        uint32_t n = __atomic_load_n(&c->page->databases, __ATOMIC_ACQUIRE);
+        return n < c->room ? n : c->room;
+}
+
+const struct lessor_control_database *control_find(const struct control *c, const char *name, uint32_t *ret_index) {
+        for (uint32_t i = 0, n = control_count(c); i < n; i++) {
+                const struct lessor_control_database *db = control_database(c, i);
+                if (db && strncmp(db->name, name, sizeof(db->name)) == 0) {
+                        *ret_index = i;
+                        return db;
+                }
+        }
+        return NULL;
+}
+
+void control_names(const struct control *c, char *buffer, size_t size) {
+        enum { MORE = sizeof(" and 4294967295 more") };
+        size_t used = 0;
+        unsigned left = 0;
+
+        buffer[0] = '\0';
+        for (uint32_t i = 0, n = control_count(c); i < n; i++) {
+                const struct lessor_control_database *db = control_database(c, i);
+                size_t length = db ? strnlen(db->name, sizeof(db->name)) : 0;
+                if (length == 0)
+                        continue;
+                if (left > 0 || used + 2 + length + MORE > size) {
+                        left++;
+                        continue;
+                }
+                used += (size_t)snprintf(buffer + used, size - used, "%s%.*s", used > 0 ? ", " : "", (int)length,
+                                         db->name);
+        }
+        if (left > 0)
+                snprintf(buffer + used, size - used, " and %u more", left);
+}
+
+/* Relaxed: each number stands for itself, and the broker sums them up whenever it looks. */
+void segment_count(const struct segment *s, uint32_t database, const struct outcome_counts *counts) {
+        struct lessor_segment_database *db;
+
+        if (!s->base || database >= s->databases)
+                return;
+        db = (struct lessor_segment_database *)(void *)((char *)s->base + s->offset + database * s->stride);
+        if (counts->ok > 0) {
+                __atomic_fetch_add(&db->operations_ok, counts->ok, __ATOMIC_RELAXED);
+                /* The coarse clock: a tick of 4 ms is fine enough for "when did it last work", at a third of the cost. */
+                __atomic_store_n(&db->last_success_ns, clock_ns(CLOCK_REALTIME_COARSE), __ATOMIC_RELAXED);
+        }
+        if (counts->failed > 0)
+                __atomic_fetch_add(&db->operations_failed, counts->failed, __ATOMIC_RELAXED);
+        if (counts->timeouts > 0)
+                __atomic_fetch_add(&db->timeouts, counts->timeouts, __ATOMIC_RELAXED);
+        if (counts->call_ns > 0)
+                __atomic_fetch_add(&db->call_time[histogram_bucket(counts->call_ns)], 1, __ATOMIC_RELAXED);
+}

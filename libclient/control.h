@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The shared memory of a session: the broker's control page, which we read, and the session segment, which we write.
+ * Sizes and offsets are checked and copied once, when they are mapped; what is found in there later is only numbers.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <lessor/protocol.h>
+
+struct control {
+        const struct lessor_control *page; /* NULL: not mapped */
+        size_t size;
+        size_t stride;
+        uint32_t room; /* entries that fit */
+};
+
+struct segment {
+        struct lessor_segment *base; /* NULL: not mapped */
+        size_t size;
+        size_t offset, stride;
+        uint32_t databases;
+};
+
+/* Map `fd`, which stays the caller's. NULL, or what is wrong with it (a static text); then nothing is mapped. */
+const char *control_map(int fd, uint64_t size, uint64_t instance, struct control *ret);
+const char *segment_map(int fd, uint64_t size, uint64_t session, struct segment *ret);
+void control_unmap(struct control *c);
+void segment_unmap(struct segment *s);
+
+/* The database in use under that number or name; NULL: none. */
+const struct lessor_control_database *control_database(const struct control *c, uint32_t index);
+const struct lessor_control_database *control_find(const struct control *c, const char *name, uint32_t *ret_index);
+/* "main, cache, sessions and 10 more", as far as the buffer goes. */
+void control_names(const struct control *c, char *buffer, size_t size);
+
+/* What one exchange came to, for the statistics. */
+struct outcome_counts {
+        uint32_t ok, failed, timeouts;
+        uint64_t call_ns; /* 0: no reply came */
+};
+void segment_count(const struct segment *s, uint32_t database, const struct outcome_counts *counts);

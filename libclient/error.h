@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* Filling in a lessor_error, which may be NULL everywhere: what happened, where, and what to do about it. */
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <lessor.h>
+
+void error_clear(lessor_error *e);
+/* Returns `code`, so that a failing function ends with `return error_set(...)`. */
+int error_set(lessor_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* An argument that cannot be: LESSOR_E_INVALID, naming the function and the argument. */
+int error_argument(lessor_error *e, const char *function, const char *argument, const char *why);
+void error_may_have_run(lessor_error *e, bool may_have_run);
+void error_retry(lessor_error *e, uint64_t retry_ns);
+
+/*
+ * Public calls are no cancellation points: a thread cancelled in the middle of one would keep the reader's role of its
+ * session, or a connection. First line of a function that does I/O: `NO_CANCEL;`
+ */
+static inline int cancel_disable(void) {
+        int before = PTHREAD_CANCEL_ENABLE;
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+        return before;
+}
+static inline void cancel_restore(const int *before) { pthread_setcancelstate(*before, NULL); }
+#define NO_CANCEL __attribute__((cleanup(cancel_restore), unused)) const int cancel_before_ = cancel_disable()

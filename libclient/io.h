@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * Our own I/O on a leased connection. Never hiredis' read and write: O_NONBLOCK and the socket timeouts belong to the
+ * file description, which others had and have; write(2) raises SIGPIPE; SO_RCVTIMEO restarts with every byte. So: MSG_DONTWAIT,
+ * MSG_NOSIGNAL, poll, and a deadline of our own. Only the parser, redisReader, is hiredis'.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <hiredis/hiredis.h>
+
+/* Until `events` (or an error or hangup) or the deadline: the events, 0 when the deadline passed, -errno. */
+int io_poll(int fd, short events, uint64_t deadline);
+
+struct stream {
+        int fd;              /* borrowed */
+        redisReader *reader; /* made at the first reply */
+        uint64_t requests;   /* written whole since the stream began */
+        uint64_t replies;    /* parsed whole */
+};
+
+/* Requests out, replies in. What is asked above the line, what came of it below. */
+struct exchange {
+        const char *out; /* requests, formatted; NULL: none, a reply is only waited for */
+        size_t size;
+        const size_t *ends; /* where each of `requests` ends in `out` */
+        size_t requests;
+        redisReply **replies; /* room for `expected`; filled in order, the caller's even after an error */
+        size_t expected;
+        uint64_t timeout_ns; /* for each whole reply, counted from the one before; TIME_NEVER */
+        uint64_t now;        /* CLOCK_MONOTONIC */
+        /* results */
+        size_t written;   /* bytes */
+        size_t whole;     /* requests written whole */
+        size_t got;       /* replies */
+        int error;        /* errno of LESSOR_E_CONNECTION, 0: the other side closed */
+        const char *text; /* of LESSOR_E_PROTOCOL */
+};
+
+/*
+ * 0: every expected reply is there. LESSOR_E_CONNECTION, LESSOR_E_REPLY_TIMEOUT, LESSOR_E_PROTOCOL, -ENOMEM, other -errno:
+ * after any of these nothing that follows on this stream can be told apart, except a timeout when nothing was written.
+ */
+int stream_exchange(struct stream *s, struct exchange *x);
+/* Everything sent whole, answered whole, and not a byte more. */
+bool stream_even(const struct stream *s);
+void stream_deinit(struct stream *s);

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Many threads, one socket: leader and followers. Who asks registers a waiter under the lock, sends, and then either
+ * waits on its condition or, if nobody reads, becomes the reader: it polls and receives without the lock, hands each
+ * answer to the waiter of that number, and gives the role to the next when its own answer is there or its deadline has
+ * passed. A thread that asks alone pays for nothing but sendmsg, poll, recvmsg.
+ *
+ * The broker answers every LEASE exactly once, so a deadline of ours passes only when it hangs. Then the request is
+ * taken back (CANCEL), the broker gets GRACE to answer that, and the asker leaves an orphan behind: a grant that comes
+ * later is given back by whoever reads it. If nobody is left who could read it (no lease, no waiter), the session is
+ * ended: the broker then takes everything back, and no place is lost to an idle process.
+ */
+#include "session.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fdpass.h"
+#include "error.h"
+#include "io.h"
+
+#define GRACE_NS (100 * NS_PER_MS) /* for the answer to CANCEL */
+#define SEND_NS (1 * NS_PER_S)     /* a broker that does not read for so long is hung */
+
+struct waiter {
+        struct list link;
+        uint64_t request;
+        uint32_t database;
+        pthread_cond_t wake;
+        bool done;
+        enum ask result;
+        struct grant grant;
+        lessor_error *error; /* the asker's; NULL ok */
+};
+
+static atomic_uint serials;
+
+struct session *session_new(const char *socket, int fd) {
+        struct session *s = calloc(1, sizeof(*s));
+
+        if (s)
+                s->guard = guard_new(fd);
+        if (!s || !s->guard) {
+                free(s);
+                fd_close(fd);
+                return NULL;
+        }
+        atomic_init(&s->references, 1);
+        s->epoch = fork_epoch();
+        do
+                s->serial = atomic_fetch_add(&serials, 1) + 1;
+        while (s->serial == 0);
+        s->fd = fd;
+        snprintf(s->socket, sizeof(s->socket), "%s", socket);
+        pthread_mutex_init(&s->lock, NULL);
+        list_init(&s->waiters);
+        return s;
+}
+
+struct session *session_ref(struct session *s) {
+        atomic_fetch_add_explicit(&s->references, 1, memory_order_relaxed);
+        return s;
+}
+
+struct session *session_unref(struct session *s) {
+        /* acq_rel: what the other holders did happens before the memory goes. */
+        if (!s || atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) > 1)
+                return NULL;
+        /* A parent's: its fd is closed and its memory not mapped here, the numbers may be somebody else's by now. */
+        if (s->epoch == fork_epoch()) {
+                guard_free(s->guard);
+                control_unmap(&s->control);
+                segment_unmap(&s->segment);
+                pthread_mutex_destroy(&s->lock);
+        }
+        free(s);
+        return NULL;
+}
+
+/* Lock held. The fd is shut down, not closed: others may be polling it; that wakes them, and tells the broker. */
+static void session_end_locked(struct session *s, int code, const char *why) {
+        if (session_over(s))
+                return;
+        snprintf(s->why, sizeof(s->why), "%s", why);
+        atomic_store_explicit(&s->over, code, memory_order_release); /* pairs with session_over() */
+        shutdown(s->fd, SHUT_RDWR);
+        list_for_each (&s->waiters, it)
+                pthread_cond_signal(&container_of(it, struct waiter, link)->wake);
+}
+
+/* 0, or -errno; waits at most until the deadline for a broker that is slow to read. */
+static int session_send(struct session *s, const union wire_message *message, uint64_t deadline) {
+        for (;;) {
+                int r = fdpass_send(s->fd, message, message->header.size, NULL, 0);
+                if (r != -EAGAIN || deadline == 0)
+                        return r;
+                r = io_poll(s->fd, POLLOUT, deadline);
+                if (r <= 0)
+                        return r == 0 ? -EAGAIN : r;
+        }
+}
+
+static struct waiter *session_find(struct session *s, uint64_t request) {
+        list_for_each (&s->waiters, it) {
+                struct waiter *w = container_of(it, struct waiter, link);
+                if (w->request == request && !w->done)
+                        return w;
+        }
+        return NULL;
+}
+
+static void waiter_answer(struct waiter *w, enum ask result) {
+        w->result = result;
+        w->done = true;
+        pthread_cond_signal(&w->wake);
+}
+
+/* A grant that nobody waits for, or whose fd did not arrive: unused, so clean. Cannot wait: the lock is held. */
+static void session_give_back(struct session *s, const struct lessor_msg_grant *g) {
+        union wire_message m;
+
+        wire_init(&m, LESSOR_MSG_RETURN, 0);
+        m.giveback.database = g->database;
+        m.giveback.slot = g->slot;
+        m.giveback.generation = g->generation;
+        m.giveback.lease = g->lease;
+        m.giveback.flags = LESSOR_RETURN_CLEAN;
+        if (session_send(s, &m, 0) < 0)
+                session_end_locked(s, LESSOR_E_UNAVAILABLE, "the broker reads no more messages: it hangs or is gone");
+}
+
+/* Lock held, likewise below. `fd` is taken; -1: it was lost on the way. */
+static void session_granted(struct session *s, const struct lessor_msg_grant *g, int fd) {
+        struct waiter *w = session_find(s, g->header.request);
+        struct guard *guard = NULL;
+
+        if (w && fd >= 0)
+                guard = guard_new(fd);
+        if (guard) {
+                w->grant.guard = guard;
+                w->grant.message = *g;
+                s->held++;
+                waiter_answer(w, ASK_GRANTED);
+                return;
+        }
+        fd_close(fd);
+        session_give_back(s, g);
+        if (w && fd < 0) {
+                error_set(w->error, -EMFILE, "no fd free for the granted connection: raise RLIMIT_NOFILE");
+                waiter_answer(w, ASK_FAILED);
+        } else if (w) {
+                error_set(w->error, -ENOMEM, "out of memory");
+                waiter_answer(w, ASK_FAILED);
+        }
+}
+
+static void session_refused(struct session *s, const struct lessor_msg_error *e) {
+        struct waiter *w = session_find(s, e->header.request);
+
+        if (w) {
+                error_set(w->error, e->outcome, "%s", e->text);
+                error_retry(w->error, e->retry_ns);
+                waiter_answer(w, ASK_REFUSED);
+        }
+        if (e->flags & LESSOR_FATAL)
+                session_end_locked(s, e->outcome, e->text);
+}
+
+/* NULL: the packet may be dealt with. An answer to no waiter's question is for one who has asked and left, if any has. */
+static const char *session_check(struct session *s, const union wire_message *m) {
+        struct waiter *w = session_find(s, m->header.request);
+
+        if (m->header.type != LESSOR_MSG_GRANT && m->header.type != LESSOR_MSG_ERROR)
+                return "a message out of order";
+        if (m->header.type == LESSOR_MSG_GRANT && w && w->database != m->grant.database)
+                return "a grant for another database than was asked for";
+        if (!w && m->header.request != 0) {
+                if (s->orphans == 0)
+                        return "an answer to a question that was not asked";
+                s->orphans--;
+        }
+        return NULL;
+}
+
+static void session_malformed(struct session *s, const char *what) {
+        char why[LESSOR_TEXT_SIZE];
+        snprintf(why, sizeof(why), "the broker sent what the protocol does not allow: %s", what);
+        session_end_locked(s, LESSOR_E_PROTOCOL, why);
+}
+
+/* Lock held. One packet that is there: true. False: there was none, or the session is over. */
+static bool session_receive(struct session *s) {
+        struct fdpass_packet packet;
+        union wire_message buffer, message;
+        const char *wrong;
+        unsigned lost;
+        int r = fdpass_receive(s->fd, &buffer, sizeof(buffer), &packet);
+
+        /* A reset is told once, before what was still sent to us: read on. */
+        if (r == -EAGAIN || r == -ECONNRESET)
+                return false;
+        if (r < 0 || packet.size == 0) {
+                session_end_locked(s, LESSOR_E_UNAVAILABLE, "the broker has gone away");
+                return false;
+        }
+        /* A grant whose fd we had no room for is a good message: it must be told apart, and given back. */
+        lost = packet.fds_lost && packet.n_fds == 0 && packet.size == sizeof(struct lessor_msg_grant);
+        wrong = packet.cut ? "a message too long"
+                           : wire_decode(WIRE_FROM_BROKER, &buffer, packet.size, packet.n_fds + lost, &message);
+        if (!wrong)
+                wrong = session_check(s, &message);
+        if (wrong)
+                session_malformed(s, wrong);
+        else if (message.header.type == LESSOR_MSG_GRANT)
+                session_granted(s, &message.grant, fd_steal(&packet.fds[0]));
+        else
+                session_refused(s, &message.error);
+        fdpass_close(&packet);
+        return !wrong;
+}
+
+/* A message could not be sent. If the broker has said why it hung up, that is the reason to give. */
+static void session_lost(struct session *s, int error) {
+        char why[LESSOR_TEXT_SIZE] = "the broker has gone away";
+
+        if (error == -EAGAIN)
+                snprintf(why, sizeof(why), "the broker reads no more messages: it hangs or is stopped");
+        else if (error != -EPIPE && error != -ECONNRESET)
+                snprintf(why, sizeof(why), "the session failed: %s", lessor_outcome_text(error));
+        pthread_mutex_lock(&s->lock);
+        while ((error == -EPIPE || error == -ECONNRESET) && !s->reading && !session_over(s) && session_receive(s))
+                ;
+        session_end_locked(s, LESSOR_E_UNAVAILABLE, why);
+        pthread_mutex_unlock(&s->lock);
+}
+
+/* Lock held, but not while it waits. False: the deadline passed. */
+static bool session_read(struct session *s, uint64_t deadline) {
+        int events;
+
+        s->reading = true;
+        pthread_mutex_unlock(&s->lock);
+        events = io_poll(s->fd, POLLIN, deadline);
+        pthread_mutex_lock(&s->lock);
+        s->reading = false;
+        if (events > 0)
+                session_receive(s);
+        else if (events < 0)
+                session_end_locked(s, LESSOR_E_UNAVAILABLE, "the session's socket cannot be polled");
+        return events != 0;
+}
+
+static bool session_follow(struct session *s, struct waiter *w, uint64_t deadline) {
+        struct timespec t = {.tv_sec = (time_t)(deadline / NS_PER_S), .tv_nsec = (long)(deadline % NS_PER_S)};
+
+        if (deadline == TIME_NEVER)
+                return pthread_cond_wait(&w->wake, &s->lock) == 0;
+        return pthread_cond_timedwait(&w->wake, &s->lock, &t) == 0;
+}
+
+/* Lock held. Until the answer is there, the session is over, or the deadline has passed. */
+static void session_await(struct session *s, struct waiter *w, uint64_t deadline) {
+        bool in_time = true;
+
+        while (in_time && !w->done && !session_over(s))
+                in_time = s->reading ? session_follow(s, w, deadline) : session_read(s, deadline);
+}
+
+/* Lock held. Whoever leaves hands the reader's role on; an idle session with orphans is ended, see above. */
+static void session_settle(struct session *s) {
+        if (!s->reading && !list_empty(&s->waiters))
+                pthread_cond_signal(&container_of(list_first(&s->waiters), struct waiter, link)->wake);
+        if (s->orphans > 0 && s->held == 0 && list_empty(&s->waiters))
+                session_end_locked(s, LESSOR_E_UNAVAILABLE,
+                                   "the broker did not answer in time; the session was given up");
+}
+
+static int waiter_init(struct waiter *w, uint32_t database, lessor_error *error) {
+        pthread_condattr_t attributes;
+        int r;
+
+        *w = (struct waiter){.database = database, .error = error};
+        list_init(&w->link);
+        pthread_condattr_init(&attributes);
+        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+        r = pthread_cond_init(&w->wake, &attributes);
+        pthread_condattr_destroy(&attributes);
+        return -r;
+}
+
+/* Lock held. */
+static enum ask session_join(struct session *s, struct waiter *w) {
+        if (session_over(s)) {
+                error_set(w->error, atomic_load(&s->over), "%s", s->why);
+                return ASK_UNSENT;
+        }
+        if (s->n_waiters + s->orphans >= s->requests_max) {
+                error_set(w->error, LESSOR_E_LIMIT,
+                          "this process has %u requests waiting already, the most the broker allows", s->requests_max);
+                return ASK_FAILED;
+        }
+        w->request = ++s->last_request;
+        list_push_back(&s->waiters, &w->link);
+        s->n_waiters++;
+        return ASK_GRANTED;
+}
+
+/* Lock held. */
+static enum ask session_leave(struct session *s, struct waiter *w, bool sent) {
+        list_remove(&w->link);
+        s->n_waiters--;
+        if (!w->done && session_over(s)) {
+                w->result = sent ? ASK_FAILED : ASK_UNSENT;
+                error_set(w->error, atomic_load(&s->over), "%s", s->why);
+        } else if (!w->done) {
+                w->result = ASK_FAILED;
+                s->orphans += sent;
+                error_set(w->error, LESSOR_E_UNAVAILABLE,
+                          "the broker did not answer in time: it hangs, is stopped, or the host is overloaded");
+        }
+        session_settle(s);
+        return w->result;
+}
+
+static void session_cancel(struct session *s, const struct waiter *w) {
+        union wire_message m;
+
+        wire_init(&m, LESSOR_MSG_CANCEL, w->request);
+        m.cancel.database = w->database;
+        session_send(s, &m, 0); /* if this fails too, the late answer is dealt with as an orphan's */
+}
+
+static enum ask session_ask(struct session *s, struct waiter *w, const union wire_message *m, uint64_t deadline) {
+        int r = session_send(s, m, deadline);
+        enum ask result;
+
+        if (r < 0 && r != -EAGAIN)
+                session_lost(s, r);
+        pthread_mutex_lock(&s->lock);
+        if (r == 0)
+                session_await(s, w, deadline);
+        if (r == 0 && !w->done && !session_over(s)) {
+                session_cancel(s, w);
+                session_await(s, w, time_after(clock_now(), GRACE_NS));
+        }
+        result = session_leave(s, w, r == 0);
+        pthread_mutex_unlock(&s->lock);
+        return result;
+}
+
+enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct grant *ret,
+                       lessor_error *error) {
+        union wire_message m;
+        struct waiter w;
+        enum ask result;
+        int r = waiter_init(&w, message->database, error);
+
+        if (r < 0) {
+                error_set(error, r, "a condition variable cannot be made: %s", lessor_outcome_text(r));
+                return ASK_FAILED;
+        }
+        pthread_mutex_lock(&s->lock);
+        result = session_join(s, &w);
+        pthread_mutex_unlock(&s->lock);
+        if (result == ASK_GRANTED) {
+                wire_init(&m, LESSOR_MSG_LEASE, w.request);
+                message->header = m.header;
+                m.lease = *message;
+                result = session_ask(s, &w, &m, deadline);
+        }
+        pthread_cond_destroy(&w.wake);
+        if (result == ASK_GRANTED)
+                *ret = w.grant;
+        return result;
+}
+
+void session_return(struct session *s, struct lessor_msg_return *message) {
+        union wire_message m;
+        int r = 0;
+
+        wire_init(&m, LESSOR_MSG_RETURN, 0);
+        message->header = m.header;
+        m.giveback = *message;
+        if (!session_over(s))
+                r = session_send(s, &m, time_after(clock_now(), SEND_NS));
+        if (r < 0)
+                session_lost(s, r);
+        pthread_mutex_lock(&s->lock);
+        s->held--;
+        while (s->orphans > 0 && !s->reading && !session_over(s) && session_receive(s))
+                ;
+        session_settle(s);
+        pthread_mutex_unlock(&s->lock);
+}
+
+void session_report(struct session *s, struct lessor_msg_report *message) {
+        union wire_message m;
+
+        wire_init(&m, LESSOR_MSG_REPORT, 0);
+        message->header = m.header;
+        m.report = *message;
+        if (!session_over(s))
+                session_send(s, &m, 0);
+}
