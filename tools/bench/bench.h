@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The benchmarks. Each measures a subject (Lessor) and a reference (the same without Lessor, or a bar) in one run, slice by
+ * slice in turn, so that what else the machine does hits both alike; its figures are medians of rounds.
+ */
+#include <jansson.h>
+
+#include "sample.h"
+#include "servers.h"
+
+struct bench_options {
+        unsigned rounds;
+        bool json;
+        const char *socket; /* of a broker that runs already; NULL: a private one */
+};
+
+struct bench_result {
+        double value, reference;
+        json_t *extra; /* an object, made by the caller: what else was measured */
+};
+
+struct bench {
+        const char *name, *unit, *summary;
+        bool at_most; /* the ratio must be `bar` at most; else at least */
+        double bar;
+        bool own_broker; /* --socket makes no sense */
+        /* 0, or a negative errno with s->error set. Servers that it started are stopped by the caller. */
+        int (*run)(const struct bench_options *o, struct servers *s, struct bench_result *ret);
+};
+
+extern const struct bench bench_direct, bench_cold, bench_footprint;
+
+/* Into an object of figures. */
+void bench_put(json_t *object, const char *name, json_t *value);
+/* {median, min, max}: of the rounds. */
+json_t *bench_spread(struct sample *s);
+
+/* The connection that a lease is, said by its address: what a private one is made to. NULL: s->error. */
+redisContext *bench_connect_like(struct servers *s, int fd);
+
+/* Redis and a broker with one database `main` of `max` connections, unless o->socket names one; its socket. NULL: s->error. */
+const char *bench_broker(const struct bench_options *o, struct servers *s, unsigned max);

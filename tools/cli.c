@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#include "cli.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <base/cleanup.h>
+
+#include "nearest.h"
+
+void out_of_memory(void) {
+        fputs("lessor: out of memory\n", stderr);
+        exit(EXIT_TROUBLE);
+}
+
+int usage_error(const struct command *command, const char *fmt, ...) {
+        va_list args;
+        fprintf(stderr, "lessor %s: ", command->name);
+        va_start(args, fmt);
+        vfprintf(stderr, fmt, args);
+        va_end(args);
+        fprintf(stderr, "\nUsage: lessor %s %s; more: lessor help %s\n", command->name, command->arguments,
+                command->name);
+        return EXIT_USAGE;
+}
+
+void command_help(const struct command *command) {
+        printf("lessor %s: %s\n\nUsage: lessor %s %s\n\n%s", command->name, command->summary, command->name,
+               command->arguments, command->help);
+}
+
+/* Long options that were meant by `word`: the nearest one, for the error text. */
+static const char *nearest_option(const char *word, const struct option *options) {
+        const char *names[16];
+        size_t n = 0, length = strcspn(word, "=");
+        char name[64];
+
+        for (const struct option *o = options; o->name && n < ARRAY_SIZE(names); o++)
+                names[n++] = o->name;
+        snprintf(name, sizeof(name), "%.*s", (int)(length < 60 ? length : 60), word);
+        return nearest(name, names, n);
+}
+
+static void unknown_option(const struct command *command, const char *word, const struct option *options) {
+        const char *near = strncmp(word, "--", 2) == 0 ? nearest_option(word + 2, options) : NULL;
+        if (near)
+                usage_error(command, "no option `%s`; did you mean --%s?", word, near);
+        else
+                usage_error(command, "no option `%s`", word);
+}
+
+int command_option(const struct command *command, int argc, char **argv, const struct option *options) {
+        int at = optind ? optind : 1, value;
+
+        opterr = 0;
+        value = getopt_long(argc, argv, ":", options, NULL);
+        if (value == 'h')
+                command_help(command);
+        else if (value == ':')
+                usage_error(command, "%s needs a value", argv[optind - 1]);
+        else if (value == '?' && optopt && optind > at && strncmp(argv[optind - 1], "--", 2) == 0)
+                usage_error(command, "%s takes no value", argv[optind - 1]);
+        else if (value == '?')
+                unknown_option(command, argv[optind > at ? optind - 1 : optind], options);
+        return value == ':' ? '?' : value;
+}

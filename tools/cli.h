@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* The commands of `lessor`, and what they share: exit codes, usage errors, parsing of options. */
+#include <getopt.h>
+#include <stdbool.h>
+
+enum {
+        EXIT_FIGURES = 0,
+        EXIT_NO_SUCH = 1, /* no such database, or a benchmark that could not be run */
+        EXIT_ABSENT = 2,  /* no broker of this instance, or its segment is not readable */
+        EXIT_USAGE = 64,  /* sysexits.h' EX_USAGE */
+        EXIT_TROUBLE = 71,
+};
+
+struct command {
+        const char *name, *arguments, *summary, *help;
+        int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the command's name */
+};
+
+extern const struct command command_stat, command_health, command_leases, command_bench;
+
+/* Says what is wrong and where to read on, on standard error. Returns EXIT_USAGE. */
+int usage_error(const struct command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+void command_help(const struct command *command);
+
+/*
+ * getopt_long() with our own words for what is wrong: >= 0 is an option's value, -1 the end, '?' a usage error that has
+ * been told already, 'h' is --help (shown already): return EXIT_USAGE or 0 then. Positional arguments are permuted last.
+ */
+int command_option(const struct command *command, int argc, char **argv, const struct option *options);
+
+void out_of_memory(void) __attribute__((noreturn));

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* `lessor health`: the verdict, by text and by exit code, for people, probes and scripts. */
+#include "cli.h"
+#include "json.h"
+#include "render.h"
+#include "source.h"
+
+static int absent(int error, const char *instance, bool json) {
+        char *text = source_explain(error, instance);
+        if (json) {
+                json_t *value = json_pack("{s:s, s:b, s:o}", "status", "absent", "overall_healthy", 0, "error",
+                                          json_text(text));
+                if (!value)
+                        out_of_memory();
+                json_print(stdout, value);
+                json_decref(value);
+        } else
+                fprintf(stderr, "lessor health: %s\n", text);
+        free(text);
+        return EXIT_ABSENT;
+}
+
+static int health(const char *instance, bool json) {
+        struct lessor_status status;
+        struct model m;
+        int r = source_open(instance, &status);
+
+        if (r < 0)
+                return absent(r, instance, json);
+        if (model_read(&status, &m) < 0)
+                out_of_memory();
+        if (json) {
+                json_t *value = json_health(&m);
+                json_print(stdout, value);
+                json_decref(value);
+        } else
+                render_health(stdout, &m);
+        r = (int)model_verdict(&m);
+        model_deinit(&m);
+        lessor_status_close(&status);
+        return r;
+}
+
+static int run(const struct command *self, int argc, char **argv) {
+        static const struct option options[] = {
+                {"json", no_argument, NULL, 'j'},
+                {"instance", required_argument, NULL, 'i'},
+                {"help", no_argument, NULL, 'h'},
+                {0},
+        };
+        const char *instance = NULL;
+        bool json = false;
+        int option;
+
+        while ((option = command_option(self, argc, argv, options)) >= 0) {
+                if (option == 'j')
+                        json = true;
+                else if (option == 'i')
+                        instance = optarg;
+                else
+                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
+        }
+        if (argv[optind])
+                return usage_error(self, "takes no arguments, but `%s` was given", argv[optind]);
+        return health(instance, json);
+}
+
+const struct command command_health = {
+        .name = "health",
+        .arguments = "[--json] [--instance NAME]",
+        .summary = "is everything well? exit 0 healthy, 1 degraded, 2 failed or no broker",
+        .help = "  --json            one object {status, overall_healthy, ..., databases: {NAME: {state, reason}}}\n"
+                "  --instance NAME   another broker than $LESSOR_INSTANCE, or `default`\n"
+                "\n"
+                "A database that nobody has used yet counts as healthy. Exit: 0 healthy, 1 a database is degraded,\n"
+                "2 one has failed, or the broker is dead, hung (stale) or was never started, 64 usage.\n",
+        .run = run,
+};

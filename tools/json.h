@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* The model as JSON; names are those of lessor/status_fields.h. Every value returned is the caller's, never NULL. */
+#include <jansson.h>
+
+#include "model.h"
+
+json_t *json_all(const struct model *m, const struct lessor_status_database *only); /* only: one database; NULL: all */
+json_t *json_health(const struct model *m);
+json_t *json_leases(const struct model *m, const char *database); /* NULL: of all */
+
+json_t *json_text(const char *s); /* a JSON string, whatever bytes stand in s */
+/* One line. 0, or -EIO, -EPIPE ... when it could not be written. */
+int json_print(FILE *out, const json_t *value);

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A record that stays odd belongs to a broker that was interrupted, or killed, between two writes. The first is over
+ * within milliseconds: we try again for a while. After the second the record is lost, and said to be: its database counts
+ * as failed, and the others are shown nevertheless.
+ */
+#include "model.h"
+
+#include <signal.h>
+
+#include <base/clock.h>
+
+enum { READ_ATTEMPTS = 50 };
+
+static void pause_a_millisecond(void) { nanosleep(&(struct timespec){.tv_nsec = (long)NS_PER_MS}, NULL); }
+
+#define TERMINATE(field) ((field)[sizeof(field) - 1] = '\0')
+
+uint64_t model_operations(const struct lessor_status_database *d) { return d->operations_ok + d->operations_failed; }
+
+double model_success_rate(uint64_t ok, uint64_t failed) {
+        return ok + failed ? 100.0 * (double)ok / ((double)ok + (double)failed) : 100.0;
+}
+
+const char *model_health_text(uint64_t health) {
+        static const char *const texts[] = {"unused", "healthy", "degraded", "failed"};
+        return health < sizeof(texts) / sizeof(texts[0]) ? texts[health] : "unknown";
+}
+
+void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret) {
+        struct model_overall o = {.total = n};
+        uint64_t ok = 0, failed = 0;
+
+        for (unsigned i = 0; i < n; i++) {
+                uint64_t health = databases[i].health;
+                o.healthy_databases += health == LESSOR_HEALTH_UNUSED || health == LESSOR_HEALTH_HEALTHY;
+                o.degraded_databases += health == LESSOR_HEALTH_DEGRADED;
+                ok += databases[i].operations_ok;
+                failed += databases[i].operations_failed;
+        }
+        o.failed_databases = n - o.healthy_databases - o.degraded_databases;
+        o.healthy = o.healthy_databases == n;
+        o.success_rate = model_success_rate(ok, failed);
+        *ret = o;
+}
+
+struct model_times model_times(const struct lessor_status_histogram *h) {
+        struct model_times t = {.count = h->count};
+        t.mean_us = h->count ? (double)h->sum_ns / (double)h->count / 1000 : 0;
+        t.p50_us = (double)lessor_status_percentile(h, 0.50) / 1000;
+        t.p90_us = (double)lessor_status_percentile(h, 0.90) / 1000;
+        t.p99_us = (double)lessor_status_percentile(h, 0.99) / 1000;
+        t.max_us = (double)h->max_ns / 1000;
+        return t;
+}
+
+enum model_verdict model_verdict(const struct model *m) {
+        if (m->instance.stale || m->overall.failed_databases)
+                return MODEL_FAILED;
+        return m->overall.degraded_databases ? MODEL_DEGRADED : MODEL_HEALTHY;
+}
+
+const struct lessor_status_database *model_find(const struct model *m, const char *database) {
+        for (unsigned i = 0; i < m->n_databases; i++)
+                if (strcmp(m->databases[i].name, database) == 0)
+                        return &m->databases[i];
+        return NULL;
+}
+
+static void read_instance(const struct lessor_status *s, uint64_t wall, struct model_instance *ret) {
+        const struct lessor_status_header *h = s->header;
+        struct model_instance i = {.pid = s->constants.broker_pid, .generation = s->constants.instance};
+
+        memcpy(i.name, s->constants.name, sizeof(i.name));
+        memcpy(i.release, s->constants.release, sizeof(i.release));
+        TERMINATE(i.name);
+        TERMINATE(i.release);
+        i.heartbeat_age_ns = lessor_status_heartbeat_age(s);
+        i.stale = i.heartbeat_age_ns > LESSOR_STATUS_STALE_NS;
+        i.gone = i.stale && i.pid > 0 && kill(i.pid, 0) < 0 && errno == ESRCH;
+        i.uptime_ns = time_left(s->constants.start_time, wall);
+        if (i.stale) /* it was up until its last heartbeat */
+                i.uptime_ns = time_left(i.heartbeat_age_ns, i.uptime_ns);
+        i.sessions = lessor_status_word(&h->sessions);
+        i.sessions_total = lessor_status_word(&h->sessions_total);
+        i.sessions_refused = lessor_status_word(&h->sessions_refused);
+        *ret = i;
+}
+
+static void read_database(const struct lessor_status *s, unsigned index, struct lessor_status_database *ret) {
+        for (int attempt = 0; attempt < READ_ATTEMPTS; attempt++) {
+                if (lessor_status_read_database(s, index, LESSOR_STATUS_ALL, ret) == 0) {
+                        TERMINATE(ret->name);
+                        TERMINATE(ret->endpoint);
+                        TERMINATE(ret->reason);
+                        TERMINATE(ret->last_error);
+                        return;
+                }
+                pause_a_millisecond();
+        }
+        *ret = (struct lessor_status_database){.health = LESSOR_HEALTH_FAILED};
+        snprintf(ret->name, sizeof(ret->name), "#%u", index);
+        snprintf(ret->reason, sizeof(ret->reason), "its record was left half-written: the broker died over it");
+}
+
+static int older_first(const void *a, const void *b) {
+        const struct model_lease *x = a, *y = b;
+        return (x->age_ns < y->age_ns) - (x->age_ns > y->age_ns);
+}
+
+static void read_lease(const struct model *m, const struct lessor_status_connection *c, struct model_lease *ret) {
+        ret->connection = *c;
+        TERMINATE(ret->connection.holder);
+        TERMINATE(ret->connection.site);
+        TERMINATE(ret->connection.local);
+        ret->database = c->database < m->n_databases ? m->databases[c->database].name : "?";
+        ret->age_ns = time_left(c->since_ns, m->read_at);
+}
+
+/* One that kept changing is between two holders: it is no lease to be worried about, and left out. */
+static int read_leases(const struct lessor_status *s, struct model *m) {
+        unsigned n = lessor_status_connections(s);
+        struct lessor_status_connection c;
+
+        m->leases = calloc(n ? n : 1, sizeof(*m->leases));
+        if (!m->leases)
+                return -ENOMEM;
+        for (unsigned i = 0; i < n; i++)
+                if (lessor_status_read_connection(s, i, &c) == 0 && c.state == LESSOR_CONNECTION_LEASED)
+                        read_lease(m, &c, &m->leases[m->n_leases++]);
+        qsort(m->leases, m->n_leases, sizeof(*m->leases), older_first);
+        return 0;
+}
+
+int model_read(const struct lessor_status *status, struct model *ret) {
+        struct model m = {.wall = clock_wall(), .n_databases = lessor_status_databases(status)};
+        int r;
+
+        read_instance(status, m.wall, &m.instance);
+        m.databases = calloc(m.n_databases ? m.n_databases : 1, sizeof(*m.databases));
+        if (!m.databases)
+                return -ENOMEM;
+        for (unsigned i = 0; i < m.n_databases; i++)
+                read_database(status, i, &m.databases[i]);
+        model_derive_overall(m.databases, m.n_databases, &m.overall);
+        m.overall.healthy = m.overall.healthy && !m.instance.stale;
+        m.read_at = lessor_status_now_ns();
+        r = read_leases(status, &m);
+        if (r < 0) {
+                model_deinit(&m);
+                return r;
+        }
+        *ret = m;
+        return 0;
+}
+
+void model_deinit(struct model *m) {
+        free(m->databases);
+        free(m->leases);
+        *m = (struct model){0};
+}

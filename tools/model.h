@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * What the commands show: one reading of the status segment, and the figures derived from it. Knows nothing of how it is
+ * printed (render.h, json.h). Strings are terminated here, whatever stood in the segment; not yet fit for a terminal.
+ */
+#include <lessor/status.h>
+
+struct model_instance {
+        char name[LESSOR_NAME_SIZE], release[LESSOR_NAME_SIZE];
+        int pid;
+        bool gone;  /* no process has this pid */
+        bool stale; /* dead or hung: the figures are its last */
+        uint64_t generation, uptime_ns, heartbeat_age_ns;
+        uint64_t sessions, sessions_total, sessions_refused;
+};
+
+struct model_overall {
+        bool healthy; /* no database is degraded or failed, and the broker is alive */
+        unsigned total, healthy_databases, degraded_databases, failed_databases; /* unused counts healthy */
+        double success_rate;                                                     /* 0..100 */
+};
+
+struct model_lease {
+        struct lessor_status_connection connection;
+        const char *database; /* the model's */
+        uint64_t age_ns;
+};
+
+struct model {
+        struct model_instance instance;
+        struct model_overall overall;
+        uint64_t read_at, wall; /* CLOCK_MONOTONIC, CLOCK_REALTIME of the reading */
+        struct lessor_status_database *databases;
+        unsigned n_databases;
+        struct model_lease *leases; /* oldest first */
+        unsigned n_leases;
+};
+
+/* 0; -ENOMEM. *ret is the caller's, for model_deinit(). */
+int model_read(const struct lessor_status *status, struct model *ret);
+void model_deinit(struct model *m); /* a zeroed one ok; may be said twice */
+
+const struct lessor_status_database *model_find(const struct model *m, const char *database); /* NULL: no such */
+const char *model_health_text(uint64_t health);
+
+uint64_t model_operations(const struct lessor_status_database *d);
+double model_success_rate(uint64_t ok, uint64_t failed); /* 0..100; 100 when nothing ran */
+void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret);
+
+struct model_times {
+        uint64_t count;
+        double mean_us, p50_us, p90_us, p99_us, max_us;
+};
+struct model_times model_times(const struct lessor_status_histogram *h);
+
+enum model_verdict { MODEL_HEALTHY = 0, MODEL_DEGRADED = 1, MODEL_FAILED = 2 }; /* exit codes of `lessor health` */
+enum model_verdict model_verdict(const struct model *m);

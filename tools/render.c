@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything that comes from a worker or from Redis passes format_clean() on its way to the terminal. */
+#include "render.h"
+
+#include <inttypes.h>
+#include <sys/ioctl.h>
+
+#include <base/cleanup.h>
+
+#include "format.h"
+#include "table.h"
+
+/* Texts of the segment are at most this long. A copy by value, cleaned. */
+struct clean {
+        char s[LESSOR_STATUS_TEXT_SIZE];
+};
+
+static struct clean clean(const char *s) {
+        struct clean c;
+        snprintf(c.s, sizeof(c.s), "%s", s);
+        format_clean(c.s);
+        return c;
+}
+
+size_t render_width(int fd) {
+        struct winsize w;
+        if (ioctl(fd, TIOCGWINSZ, &w) < 0 || w.ws_col < RENDER_WIDTH)
+                return RENDER_WIDTH;
+        return w.ws_col;
+}
+
+void render_names(FILE *out, const struct model *m) {
+        for (unsigned i = 0; i < m->n_databases; i++)
+                fprintf(out, "%s%s", i ? ", " : "", clean(m->databases[i].name).s);
+}
+
+static void instance_lines(FILE *out, const struct model_instance *i) {
+        fprintf(out, "lessord %s, instance %s, pid %d, %s %s; %s sessions (%s so far", clean(i->release).s,
+                clean(i->name).s, i->pid, i->stale ? "was up" : "up", format_duration(i->uptime_ns).s,
+                format_count(i->sessions).s, format_count(i->sessions_total).s);
+        if (i->sessions_refused)
+                fprintf(out, ", %s refused", format_count(i->sessions_refused).s);
+        fputs(")\n", out);
+        if (i->stale)
+                fprintf(out, "STALE: no heartbeat for %s; %s. These are its last figures.\n",
+                        format_duration(i->heartbeat_age_ns).s,
+                        i->gone ? "the broker is dead, start it again" : "the broker hangs, or is dead");
+}
+
+static void overall_line(FILE *out, const struct model_overall *o) {
+        fprintf(out, "%u databases: %u healthy, %u degraded, %u failed; %s of operations succeeded\n", o->total,
+                o->healthy_databases, o->degraded_databases, o->failed_databases, format_percent(o->success_rate).s);
+}
+
+static void reason_lines(FILE *out, const struct model *m) {
+        for (unsigned i = 0; i < m->n_databases; i++) {
+                const struct lessor_status_database *d = &m->databases[i];
+                if (d->health == LESSOR_HEALTH_UNUSED || d->health == LESSOR_HEALTH_HEALTHY)
+                        continue;
+                fprintf(out, "%s is %s: %s", clean(d->name).s, model_health_text(d->health),
+                        d->reason[0] ? clean(d->reason).s : "no reason given");
+                if (d->last_error[0])
+                        fprintf(out, " (last error, %s: %s)", format_ago(m->wall, d->last_error_time).s,
+                                clean(d->last_error).s);
+                fputc('\n', out);
+        }
+}
+
+static struct text rate(const struct model *m, const struct model *before, const struct lessor_status_database *d) {
+        const struct lessor_status_database *old = NULL;
+        if (before && before->instance.generation == m->instance.generation && m->read_at > before->read_at)
+                old = model_find(before, d->name);
+        if (!old || model_operations(d) < model_operations(old))
+                return (struct text){"-"};
+        return format_real((double)(model_operations(d) - model_operations(old)) * 1e9 /
+                           (double)(m->read_at - before->read_at));
+}
+
+static void database_row(struct table *t, const struct model *m, const struct model *before,
+                         const struct lessor_status_database *d) {
+        uint64_t operations = model_operations(d);
+        table_cell(t, "%s", d->name);
+        table_cell(t, "%s", model_health_text(d->health));
+        table_cell(t, "%s", format_count(d->in_use_connections).s);
+        table_cell(t, "%s", format_count(d->available_connections).s);
+        table_cell(t, "%s", format_count(d->open_connections).s);
+        table_cell(t, "%s", format_count(d->max_connections).s);
+        table_cell(t, "%s", format_count(d->waiting).s);
+        table_cell(t, "%s", format_count(d->leases).s);
+        table_cell(t, "%s", format_count(operations).s);
+        if (before)
+                table_cell(t, "%s", rate(m, before, d).s);
+        table_cell(t, "%s",
+                   operations ? format_percent(model_success_rate(d->operations_ok, d->operations_failed)).s : "-");
+        table_cell(t, "%s",
+                   d->wait_time.count ? format_duration(lessor_status_percentile(&d->wait_time, 0.99)).s : "-");
+        table_cell(t, "%s",
+                   d->call_time.count ? format_duration(lessor_status_percentile(&d->call_time, 0.99)).s : "-");
+}
+
+void render_all(FILE *out, const struct model *m, const struct model *before, size_t width) {
+        static const struct table_column with_rate[] = {
+                {"DATABASE", TABLE_ELASTIC}, {"STATE", TABLE_LEFT},  {"USED", TABLE_RIGHT},  {"FREE", TABLE_RIGHT},
+                {"OPEN", TABLE_RIGHT},       {"MAX", TABLE_RIGHT},   {"QUEUE", TABLE_RIGHT}, {"LEASES", TABLE_RIGHT},
+                {"OPS", TABLE_RIGHT},        {"OPS/S", TABLE_RIGHT}, {"OK", TABLE_RIGHT},    {"WAIT P99", TABLE_RIGHT},
+                {"CALL P99", TABLE_RIGHT},
+        };
+        static const struct table_column without[] = {
+                {"DATABASE", TABLE_ELASTIC}, {"STATE", TABLE_LEFT},     {"USED", TABLE_RIGHT},
+                {"FREE", TABLE_RIGHT},       {"OPEN", TABLE_RIGHT},     {"MAX", TABLE_RIGHT},
+                {"QUEUE", TABLE_RIGHT},      {"LEASES", TABLE_RIGHT},   {"OPS", TABLE_RIGHT},
+                {"OK", TABLE_RIGHT},         {"WAIT P99", TABLE_RIGHT}, {"CALL P99", TABLE_RIGHT},
+        };
+        struct table t;
+
+        instance_lines(out, &m->instance);
+        overall_line(out, &m->overall);
+        fputc('\n', out);
+        table_init(&t, before ? with_rate : without, before ? ARRAY_SIZE(with_rate) : ARRAY_SIZE(without));
+        for (unsigned i = 0; i < m->n_databases; i++)
+                database_row(&t, m, before, &m->databases[i]);
+        table_print(&t, out, width);
+        table_deinit(&t);
+        if (!m->overall.healthy)
+                fputc('\n', out);
+        reason_lines(out, m);
+}
+
+/* ---- one database, every field of the schema ------------------------------------------------------------------- */
+
+enum kind { LIMIT, GAUGE, COUNTER, TIME };
+enum unit { ONE, NS, ENUM };
+
+struct field {
+        const char *name;
+        enum kind kind;
+        enum unit unit;
+        const char *help;
+        size_t offset;
+};
+
+static const struct field fields[] = {
+#define LESSOR_STATUS_FIELD(name, kind, unit, help)                                                                    \
+        {#name, kind, unit, help, offsetof(struct lessor_status_database, name)},
+#include <lessor/status_fields.h>
+};
+
+static struct text field_text(const struct model *m, const struct lessor_status_database *d, const struct field *f) {
+        uint64_t value;
+        struct text t;
+
+        memcpy(&value, (const char *)d + f->offset, sizeof(value));
+        if (f->kind == TIME)
+                return format_ago(m->wall, value);
+        switch (f->unit) {
+        case NS:
+                return format_duration(value);
+        case ENUM:
+                snprintf(t.s, sizeof(t.s), "%s", model_health_text(value));
+                return t;
+        case ONE:
+                break;
+        }
+        return format_count(value);
+}
+
+/* `text` from column `at` on, broken between words. */
+static void wrapped(FILE *out, const char *text, size_t at, size_t width) {
+        size_t room = width > at + 20 ? width - at : 20, n;
+        while ((n = strlen(text)) > room) {
+                size_t cut = room;
+                while (cut > 1 && text[cut] != ' ')
+                        cut--;
+                fprintf(out, "%.*s\n%*s", (int)cut, text, (int)at, "");
+                text += cut + (text[cut] == ' ');
+        }
+        fprintf(out, "%s\n", text);
+}
+
+enum { NAME_WIDTH = 22, VALUE_WIDTH = 12 };
+
+static void field_line(FILE *out, const char *name, const char *value, const char *help, size_t width) {
+        fprintf(out, "  %-*s %*s  ", NAME_WIDTH, name, VALUE_WIDTH, value);
+        wrapped(out, help, NAME_WIDTH + VALUE_WIDTH + 5, width);
+}
+
+static void fields_of_kind(FILE *out, const struct model *m, const struct lessor_status_database *d, enum kind kind,
+                           size_t width) {
+        for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+                if (fields[i].kind == kind)
+                        field_line(out, fields[i].name, field_text(m, d, &fields[i]).s, fields[i].help, width);
+}
+
+static void times_row(struct table *t, const char *name, const struct lessor_status_histogram *h, const char *help) {
+        table_cell(t, "  %s", name);
+        table_cell(t, "%s", format_count(h->count).s);
+        table_cell(t, "%s", h->count ? format_duration(h->sum_ns / h->count).s : "-");
+        table_cell(t, "%s", h->count ? format_duration(lessor_status_percentile(h, 0.50)).s : "-");
+        table_cell(t, "%s", h->count ? format_duration(lessor_status_percentile(h, 0.90)).s : "-");
+        table_cell(t, "%s", h->count ? format_duration(lessor_status_percentile(h, 0.99)).s : "-");
+        table_cell(t, "%s", h->count ? format_duration(h->max_ns).s : "-");
+        table_cell(t, "%s", help);
+}
+
+static void times_table(FILE *out, const struct lessor_status_database *d, size_t width) {
+        static const struct table_column columns[] = {
+                {"  TIME", TABLE_LEFT}, {"COUNT", TABLE_RIGHT}, {"MEAN", TABLE_RIGHT}, {"P50", TABLE_RIGHT},
+                {"P90", TABLE_RIGHT},   {"P99", TABLE_RIGHT},   {"MAX", TABLE_RIGHT},  {"OF WHAT", TABLE_ELASTIC},
+        };
+        struct table t;
+        table_init(&t, columns, ARRAY_SIZE(columns));
+#define LESSOR_STATUS_HISTOGRAM(name, help) times_row(&t, #name, &d->name, help);
+#include <lessor/status_fields.h>
+        table_print(&t, out, width);
+        table_deinit(&t);
+}
+
+static void derived_lines(FILE *out, const struct lessor_status_database *d, size_t width) {
+        field_line(out, "operations_total", format_count(model_operations(d)).s, "operations_ok + operations_failed",
+                   width);
+        field_line(out, "success_rate", format_percent(model_success_rate(d->operations_ok, d->operations_failed)).s,
+                   "share of operations_ok in operations_total", width);
+}
+
+void render_database(FILE *out, const struct model *m, const struct lessor_status_database *d, size_t width) {
+        instance_lines(out, &m->instance);
+        fprintf(out, "\n%s at %s: %s", clean(d->name).s, clean(d->endpoint).s, model_health_text(d->health));
+        fprintf(out, d->reason[0] ? ", %s\n" : "%s\n", clean(d->reason).s);
+        if (d->last_error[0])
+                fprintf(out, "last error, %s: %s\n", format_ago(m->wall, d->last_error_time).s, clean(d->last_error).s);
+        fputs("\nNow\n", out);
+        fields_of_kind(out, m, d, GAUGE, width);
+        fputs("\nConfigured\n", out);
+        fields_of_kind(out, m, d, LIMIT, width);
+        fputs("\nSince the start\n", out);
+        fields_of_kind(out, m, d, COUNTER, width);
+        derived_lines(out, d, width);
+        fputs("\nWhen\n", out);
+        fields_of_kind(out, m, d, TIME, width);
+        fputc('\n', out);
+        times_table(out, d, width);
+}
+
+/* ---- health, leases -------------------------------------------------------------------------------------------- */
+
+void render_health(FILE *out, const struct model *m) {
+        static const char *const verdicts[] = {"healthy", "degraded", "FAILED"};
+        fprintf(out, "%s: instance %s, ", m->instance.stale ? "STALE" : verdicts[model_verdict(m)],
+                clean(m->instance.name).s);
+        overall_line(out, &m->overall);
+        if (m->instance.stale)
+                instance_lines(out, &m->instance);
+        reason_lines(out, m);
+}
+
+static void lease_row(struct table *t, const struct model_lease *l) {
+        const struct lessor_status_connection *c = &l->connection;
+        table_cell(t, "%s", l->database);
+        table_cell(t, "%" PRIu32, c->slot);
+        table_cell(t, "%" PRId32, c->holder_pid);
+        table_cell(t, "%" PRId32, c->holder_tid);
+        table_cell(t, "%s", c->holder[0] ? c->holder : "-");
+        table_cell(t, "%s", format_duration(l->age_ns).s);
+        table_cell(t, "%s", c->site[0] ? c->site : "-");
+        table_cell(t, "%s", c->local[0] ? c->local : "-");
+        table_cell(t, "%" PRIu64, c->client_id);
+}
+
+void render_leases(FILE *out, const struct model *m, const char *database, size_t width) {
+        static const struct table_column columns[] = {
+                {"DATABASE", TABLE_ELASTIC},  {"SLOT", TABLE_RIGHT},      {"PID", TABLE_RIGHT},
+                {"TID", TABLE_RIGHT},         {"COMMAND", TABLE_ELASTIC}, {"AGE", TABLE_RIGHT},
+                {"SITE", TABLE_ELASTIC_TAIL}, {"LOCAL", TABLE_ELASTIC},   {"CLIENT", TABLE_RIGHT},
+        };
+        struct table t;
+        unsigned n = 0;
+
+        if (m->instance.stale)
+                instance_lines(out, &m->instance);
+        table_init(&t, columns, ARRAY_SIZE(columns));
+        for (unsigned i = 0; i < m->n_leases; i++)
+                if (!database || strcmp(m->leases[i].database, database) == 0) {
+                        lease_row(&t, &m->leases[i]);
+                        n++;
+                }
+        if (n)
+                table_print(&t, out, width);
+        else
+                fprintf(out, "nothing is leased%s%s\n", database ? " of " : "", database ? database : "");
+        table_deinit(&t);
+}

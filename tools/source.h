@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* Opening the status segment, and saying what it means when that fails. */
+#include <lessor/status.h>
+
+/*
+ * As lessor_status_open(); a segment that is just being made is waited for (a fifth of a second at most). `instance` may be
+ * NULL. *ret is the caller's, for lessor_status_close().
+ */
+int source_open(const char *instance, struct lessor_status *ret);
+
+/* What an error of source_open() means and what to do about it, in whole sentences. The string is the caller's. */
+char *source_explain(int error, const char *instance);
