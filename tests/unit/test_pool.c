@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: MIT */
+/* The pool: every event in every state, the queue's order, the cap, the dialling. The clock is a number. */
+#include "pool/pool.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "support/check.h"
+
+#define MAX 3U
+#define WAITERS 64U
+
+static struct pool pool;
+static struct pool_waiter waiters[WAITERS];
+static uint64_t now;
+
+static void setup(void) {
+        const struct pool_limits limits = {.max_connections = MAX,
+                                           .max_waiters = WAITERS,
+                                           .retry_base_ns = 2 * NS_PER_S,
+                                           .retry_max_ns = 30 * NS_PER_S,
+                                           .retry_attempts = 5};
+        now = 1000 * NS_PER_S;
+        check_eq(pool_init(&pool, &limits, 0, now), 0);
+}
+
+static void teardown(void) { pool_deinit(&pool); }
+
+#define POOL_TEST(name) TEST_WITH(pool, name, .init = setup, .fini = teardown, .timeout = 60)
+
+/* What must hold after whatever happens. */
+static void check_sound(void) {
+        unsigned total = 0, queued = 0;
+        for (unsigned state = 0; state < CONN_STATES; state++) {
+                unsigned n = 0;
+                list_for_each (&pool.by_state[state], it) {
+                        check_eq(((struct pool_conn *)(void *)it)->state, state);
+                        n++;
+                }
+                check_eq(n, pool.count[state]);
+                total += n;
+        }
+        check_eq(total, MAX);
+        check(pool_open(&pool) <= MAX);
+        list_for_each (&pool.queue, it)
+                queued += it != NULL;
+        check_eq(queued, pool.waiting);
+        check(pool.giving_up <= pool.waiting);
+}
+
+static struct pool_action next(void) {
+        struct pool_action action = pool_next(&pool, now);
+        check_sound();
+        return action;
+}
+
+static struct pool_action expect(enum pool_action_type type) {
+        struct pool_action action = next();
+        check_eq(action.type, type);
+        return action;
+}
+
+static void ask(unsigned i) { check_eq(pool_lease(&pool, &waiters[i], 100 + i, now), 0); }
+
+static struct pool_conn *dial_one(unsigned waiter) {
+        ask(waiter);
+        struct pool_conn *conn = expect(POOL_DIAL).conn;
+        pool_dialled(&pool, conn, now);
+        return conn;
+}
+
+/* A connection leased to waiter i. */
+static struct pool_conn *lease_one(unsigned i) {
+        dial_one(i);
+        struct pool_action action = expect(POOL_GRANT);
+        check(action.waiter == &waiters[i]);
+        return action.conn;
+}
+
+POOL_TEST(a_new_pool_does_nothing_and_is_unused) {
+        char reason[LESSOR_STATUS_TEXT_SIZE];
+        expect(POOL_NOTHING);
+        check_eq(pool_wakeup(&pool), TIME_NEVER);
+        check_eq(pool_open(&pool), 0);
+        check_eq(pool_health(&pool, "", reason), LESSOR_HEALTH_UNUSED);
+}
+
+POOL_TEST(it_dials_only_when_somebody_waits_and_only_as_much) {
+        ask(0);
+        ask(1);
+        check_eq(expect(POOL_DIAL).conn->state, CONN_DIALLING);
+        expect(POOL_DIAL);
+        expect(POOL_NOTHING);
+        check_eq(pool.count[CONN_DIALLING], 2);
+}
+
+POOL_TEST(it_never_dials_beyond_the_cap) {
+        for (unsigned i = 0; i < 10; i++)
+                ask(i);
+        for (unsigned i = 0; i < MAX; i++)
+                expect(POOL_DIAL);
+        expect(POOL_NOTHING);
+        check_eq(pool_open(&pool), MAX);
+        check_eq(pool.stats.peak_open, MAX);
+}
+
+POOL_TEST(those_who_wait_are_served_in_the_order_they_came) {
+        struct pool_conn *conn = lease_one(0);
+        for (unsigned i = 1; i < 6; i++)
+                ask(i);
+        expect(POOL_DIAL); /* under way, and of no use to this test */
+        expect(POOL_DIAL);
+        for (unsigned i = 1; i < 6; i++) {
+                pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
+                struct pool_action action = expect(POOL_GRANT);
+                check(action.waiter == &waiters[i]);
+                check(action.conn == conn);
+        }
+        check_eq(pool.stats.leases, 6);
+}
+
+POOL_TEST(a_newcomer_does_not_barge_past_the_queue) {
+        struct pool_conn *conn = lease_one(0);
+        ask(1);
+        pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
+        ask(2); /* comes after the connection is free, but before it is handed on */
+        check(expect(POOL_GRANT).waiter == &waiters[1]);
+}
+
+POOL_TEST(the_queue_is_bounded) {
+        for (unsigned i = 0; i < WAITERS; i++)
+                ask(i);
+        struct pool_waiter one_more;
+        check_eq(pool_lease(&pool, &one_more, 1, now), LESSOR_E_EXHAUSTED);
+        check_eq(pool.waiting, WAITERS);
+        check_eq(pool.stats.peak_waiting, WAITERS);
+}
+
+POOL_TEST(one_who_leaves_the_queue_is_skipped) {
+        ask(0);
+        ask(1);
+        pool_cancel(&pool, &waiters[0]);
+        pool_cancel(&pool, &waiters[0]); /* twice is once */
+        struct pool_conn *conn = expect(POOL_DIAL).conn;
+        expect(POOL_NOTHING);
+        pool_dialled(&pool, conn, now);
+        check(expect(POOL_GRANT).waiter == &waiters[1]);
+}
+
+POOL_TEST(a_dial_nobody_waits_for_any_more_ends_up_free) {
+        ask(0);
+        struct pool_conn *conn = expect(POOL_DIAL).conn;
+        pool_cancel(&pool, &waiters[0]);
+        pool_dialled(&pool, conn, now);
+        expect(POOL_NOTHING);
+        check_eq(pool.count[CONN_FREE], 1);
+}
+
+POOL_TEST(a_dirty_return_is_closed_and_its_place_counts_until_it_is) {
+        struct pool_conn *conn = lease_one(0);
+        uint64_t generation = conn->generation;
+        pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        expect(POOL_NOTHING); /* said once */
+        check_eq(pool_open(&pool), 1);
+        pool_closed(&pool, conn, now);
+        check_eq(pool_open(&pool), 0);
+        check_eq(pool.stats.discards[POOL_DISCARD_DIRTY], 1);
+        ask(1);
+        check(expect(POOL_DIAL).conn == conn);
+        check_eq(conn->generation, generation + 1);
+        pool_dialled(&pool, conn, now);
+        check_eq(pool.stats.reconnections, 1);
+}
+
+POOL_TEST(a_full_pool_waits_for_the_close_before_it_dials_again) {
+        struct pool_conn *conns[MAX];
+        for (unsigned i = 0; i < MAX; i++)
+                conns[i] = lease_one(i);
+        ask(MAX);
+        pool_return(&pool, conns[0], POOL_RETURN_HOLDER, now);
+        expect(POOL_CLOSE);
+        expect(POOL_NOTHING);
+        pool_closed(&pool, conns[0], now);
+        check(expect(POOL_DIAL).conn == conns[0]);
+        check_eq(pool.stats.reclaims, 1);
+        check_eq(pool.stats.discards[POOL_DISCARD_HOLDER], 1);
+}
+
+POOL_TEST(a_lost_free_connection_is_closed_and_a_leased_one_when_it_comes_back) {
+        struct pool_conn *conn = lease_one(0);
+        pool_lost(&pool, conn, now);
+        check_eq(conn->state, CONN_LEASED);
+        expect(POOL_NOTHING);
+        pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        pool_closed(&pool, conn, now);
+        check_eq(pool.stats.discards[POOL_DISCARD_LOST], 1);
+
+        conn = dial_one(1);
+        pool_cancel(&pool, &waiters[1]);
+        pool_lost(&pool, conn, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        check_eq(pool.stats.discards[POOL_DISCARD_LOST], 2);
+}
+
+POOL_TEST(a_grant_that_turns_out_bad_puts_its_waiter_first_again) {
+        struct pool_conn *conn = dial_one(0);
+        ask(1);
+        struct pool_action action = expect(POOL_GRANT);
+        check(action.waiter == &waiters[0]);
+        pool_ungrant(&pool, conn, action.waiter, POOL_DISCARD_STRAY, now);
+        check_eq(pool.stats.leases, 0);
+        check(expect(POOL_CLOSE).conn == conn);
+        struct pool_conn *other = expect(POOL_DIAL).conn;
+        check(other != conn);
+        pool_dialled(&pool, other, now);
+        check(expect(POOL_GRANT).waiter == &waiters[0]);
+}
+
+POOL_TEST(a_failed_dial_is_tried_again_soon_then_ever_later) {
+        uint64_t last = 0;
+        ask(0);
+        for (unsigned attempt = 0; attempt < 4; attempt++) {
+                struct pool_conn *conn = expect(POOL_DIAL).conn;
+                pool_dial_failed(&pool, conn, LESSOR_E_UPSTREAM, now, UINT64_MAX);
+                expect(POOL_NOTHING);
+                uint64_t pause = pool_wakeup(&pool) - now;
+                check(pause > last);
+                check(attempt > 0 || pause <= 50 * NS_PER_MS);
+                check(pause <= 30 * NS_PER_S);
+                last = pause;
+                now += pause - 1;
+                expect(POOL_NOTHING);
+                now += 1;
+        }
+        check_eq(pool.stats.failed, 4);
+        check_eq(pool.stats.retries, 3);
+}
+
+POOL_TEST(after_so_many_failed_dials_those_who_wait_are_told) {
+        ask(0);
+        ask(1);
+        struct pool_conn *first = expect(POOL_DIAL).conn, *second = expect(POOL_DIAL).conn;
+        pool_dial_failed(&pool, first, LESSOR_E_UPSTREAM, now, 0);
+        pool_dial_failed(&pool, second, LESSOR_E_UPSTREAM, now, 0);
+        for (unsigned failures = 2; failures < 5; failures++) {
+                expect(POOL_NOTHING);
+                now = pool_wakeup(&pool);
+                pool_dial_failed(&pool, expect(POOL_DIAL).conn, LESSOR_E_UPSTREAM, now, 0);
+        }
+        for (unsigned i = 0; i < 2; i++) {
+                struct pool_action action = expect(POOL_FAIL);
+                check(action.waiter == &waiters[i]);
+                check_eq(action.outcome, LESSOR_E_UPSTREAM);
+        }
+        expect(POOL_NOTHING);
+        ask(2); /* whoever comes later waits for the next dial */
+        now = pool.next_dial;
+        pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+        check(expect(POOL_GRANT).waiter == &waiters[2]);
+        check_eq(pool.trouble, 0);
+}
+
+POOL_TEST(while_dials_fail_only_one_is_out) {
+        for (unsigned i = 0; i < 3; i++)
+                ask(i);
+        struct pool_conn *conns[3];
+        for (unsigned i = 0; i < 3; i++)
+                conns[i] = expect(POOL_DIAL).conn;
+        for (unsigned i = 0; i < 3; i++)
+                pool_dial_failed(&pool, conns[i], LESSOR_E_UPSTREAM, now, 0);
+        now = pool_wakeup(&pool);
+        expect(POOL_DIAL);
+        expect(POOL_NOTHING);
+        now += 60 * NS_PER_S;
+        expect(POOL_NOTHING);
+}
+
+POOL_TEST(wrong_credentials_are_told_at_once_and_never_retried_hot) {
+        ask(0);
+        ask(1);
+        struct pool_conn *first = expect(POOL_DIAL).conn, *second = expect(POOL_DIAL).conn;
+        pool_dial_failed(&pool, first, LESSOR_E_CREDENTIALS, now, 0);
+        check_eq(expect(POOL_FAIL).outcome, LESSOR_E_CREDENTIALS);
+        check_eq(expect(POOL_FAIL).outcome, LESSOR_E_CREDENTIALS);
+        pool_dial_failed(&pool, second, LESSOR_E_CREDENTIALS, now, 0);
+        check_eq(pool_lease(&pool, &waiters[2], 1, now), LESSOR_E_CREDENTIALS);
+        now += 29 * NS_PER_S;
+        check_eq(pool_lease(&pool, &waiters[2], 1, now), LESSOR_E_CREDENTIALS);
+        now += 2 * NS_PER_S;
+        ask(2);
+        struct pool_conn *conn = expect(POOL_DIAL).conn;
+        pool_dialled(&pool, conn, now);
+        expect(POOL_GRANT);
+        check_eq(pool.refusal, 0);
+}
+
+POOL_TEST(loading_is_polled_each_second_and_is_no_failure) {
+        ask(0);
+        for (unsigned i = 0; i < 3; i++) {
+                pool_dial_failed(&pool, expect(POOL_DIAL).conn, LESSOR_E_LOADING, now, 0);
+                expect(POOL_NOTHING);
+                check_eq(pool_wakeup(&pool) - now, NS_PER_S);
+                now += NS_PER_S;
+        }
+        check_eq(pool.stats.failed, 0);
+        pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+        expect(POOL_GRANT);
+}
+
+POOL_TEST(one_who_leaves_while_the_queue_is_told_does_not_cost_another_his_place) {
+        for (unsigned i = 0; i < 3; i++)
+                ask(i);
+        struct pool_conn *conn = expect(POOL_DIAL).conn;
+        pool_dial_failed(&pool, conn, LESSOR_E_CREDENTIALS, now, 0);
+        check_eq(pool.giving_up, 3);
+        pool_cancel(&pool, &waiters[1]);
+        check_eq(pool.giving_up, 2);
+        check(expect(POOL_FAIL).waiter == &waiters[0]);
+        check(expect(POOL_FAIL).waiter == &waiters[2]);
+        expect(POOL_NOTHING);
+}
+
+POOL_TEST(figures_follow_what_happens) {
+        struct pool_conn *conn = lease_one(0);
+        now += 5 * NS_PER_MS;
+        ask(1);
+        expect(POOL_DIAL);
+        now += 10 * NS_PER_MS;
+        pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
+        expect(POOL_GRANT);
+        check_eq(pool.stats.wait_time.count, 2);
+        check_eq(pool.stats.wait_time.max_ns, 10 * NS_PER_MS);
+        check_eq(pool.stats.hold_time.count, 1);
+        check_eq(pool.stats.hold_time.sum_ns, 15 * NS_PER_MS);
+        check_eq(pool.last_lease, 2);
+}
+
+POOL_TEST(health_says_what_is_the_matter) {
+        char reason[LESSOR_STATUS_TEXT_SIZE];
+        for (unsigned i = 0; i < MAX; i++)
+                lease_one(i);
+        check_eq(pool_health(&pool, "", reason), LESSOR_HEALTH_HEALTHY);
+        check_str(reason, "");
+        ask(MAX);
+        check_eq(pool_health(&pool, "", reason), LESSOR_HEALTH_DEGRADED);
+        check(strlen(reason) > 0);
+
+        teardown();
+        setup();
+        ask(0);
+        struct pool_conn *conn = expect(POOL_DIAL).conn;
+        pool_dial_failed(&pool, conn, LESSOR_E_UPSTREAM, now, 0);
+        check_eq(pool_health(&pool, "connecting: Connection refused", reason), LESSOR_HEALTH_FAILED);
+        check_str(reason, "connecting: Connection refused");
+}
+
+/* ---- state x event: a connection brought into each state meets each event that may come in it ---------------------- */
+
+enum event {
+        EVENT_DIALLED,
+        EVENT_DIAL_FAILED,
+        EVENT_RETURN_CLEAN,
+        EVENT_RETURN_DIRTY,
+        EVENT_RETURN_HOLDER,
+        EVENT_LOST,
+        EVENT_CLOSED,
+        EVENTS
+};
+
+#define NEVER CONN_STATES /* the owner never reports this in that state: pool_*() asserts it */
+
+static const enum conn_state after[CONN_STATES][EVENTS] = {
+        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER},
+        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER},
+        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER},
+        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER},
+        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, /* no resets yet */
+        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT},
+};
+
+static struct pool_conn *bring_into(enum conn_state state) {
+        struct pool_conn *conn = &pool.conns[0];
+        if (state == CONN_VACANT)
+                return conn;
+        ask(0);
+        conn = expect(POOL_DIAL).conn;
+        if (state == CONN_DIALLING)
+                return conn;
+        pool_dialled(&pool, conn, now);
+        if (state == CONN_FREE) {
+                pool_cancel(&pool, &waiters[0]);
+                return conn;
+        }
+        expect(POOL_GRANT);
+        if (state == CONN_LEASED)
+                return conn;
+        pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
+        expect(POOL_CLOSE);
+        return conn;
+}
+
+static void apply(enum event event, struct pool_conn *conn) {
+        switch (event) {
+        case EVENT_DIALLED:
+                pool_dialled(&pool, conn, now);
+                break;
+        case EVENT_DIAL_FAILED:
+                pool_dial_failed(&pool, conn, LESSOR_E_UPSTREAM, now, 0);
+                break;
+        case EVENT_RETURN_CLEAN:
+                pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
+                break;
+        case EVENT_RETURN_DIRTY:
+                pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
+                break;
+        case EVENT_RETURN_HOLDER:
+                pool_return(&pool, conn, POOL_RETURN_HOLDER, now);
+                break;
+        case EVENT_LOST:
+                pool_lost(&pool, conn, now);
+                break;
+        case EVENT_CLOSED:
+                pool_closed(&pool, conn, now);
+                break;
+        case EVENTS:
+                break;
+        }
+}
+
+POOL_TEST(every_state_meets_every_event) {
+        unsigned met = 0;
+        for (unsigned state = 0; state < CONN_STATES; state++) {
+                for (unsigned event = 0; event < EVENTS; event++) {
+                        if (after[state][event] == NEVER)
+                                continue;
+                        struct pool_conn *conn = bring_into((enum conn_state)state);
+                        check_eq(conn->state, state);
+                        uint64_t generation = conn->generation;
+                        apply((enum event)event, conn);
+                        check_eq(conn->state, after[state][event]);
+                        check_eq(conn->generation, generation);
+                        check_sound();
+                        met++;
+                        teardown();
+                        setup();
+                }
+        }
+        check_eq(met, 11);
+}
+
+/* ---- a long random life: whatever the order of events, the books balance ------------------------------------------- */
+
+static uint64_t random_state = 42;
+static unsigned roll(unsigned n) {
+        random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        return (unsigned)(random_state >> 33) % n;
+}
+
+static bool queued[WAITERS];
+
+static void carry_out_all(void) {
+        struct pool_action action;
+        while ((action = next()).type != POOL_NOTHING) {
+                if (action.type == POOL_GRANT || action.type == POOL_FAIL)
+                        queued[action.waiter - waiters] = false;
+                if (action.type == POOL_GRANT && roll(10) == 0) {
+                        pool_ungrant(&pool, action.conn, action.waiter, POOL_DISCARD_LOST, now);
+                        queued[action.waiter - waiters] = true;
+                }
+        }
+}
+
+static void random_event(void) {
+        struct pool_conn *conn = &pool.conns[roll(MAX)];
+        unsigned i = roll(WAITERS);
+        switch (conn->state) {
+        case CONN_DIALLING:
+                apply(roll(3) ? EVENT_DIALLED : EVENT_DIAL_FAILED, conn);
+                break;
+        case CONN_LEASED:
+                apply(EVENT_RETURN_CLEAN + roll(4), conn);
+                break;
+        case CONN_CLOSING:
+                apply(EVENT_CLOSED, conn);
+                break;
+        case CONN_FREE:
+                if (roll(4) == 0)
+                        apply(EVENT_LOST, conn);
+                break;
+        case CONN_VACANT:
+        case CONN_RESETTING:
+        case CONN_STATES:
+                break;
+        }
+        if (!queued[i] && roll(2)) {
+                queued[i] = pool_lease(&pool, &waiters[i], i, now) == 0;
+        } else if (queued[i] && roll(4) == 0) {
+                pool_cancel(&pool, &waiters[i]);
+                queued[i] = false;
+        }
+}
+
+POOL_TEST(whatever_happens_the_books_balance) {
+        for (unsigned step = 0; step < 200000; step++) {
+                now += roll(1000) * NS_PER_MS;
+                random_event();
+                carry_out_all();
+        }
+        check(pool.stats.leases > 10000);
+        check(pool.stats.failed > 1000);
+}
