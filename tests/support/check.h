@@ -7,6 +7,7 @@
  *      TEST(pool, a_return_serves_the_first_in_the_queue) { check(x == 1); check_eq(a, b); check_str(s, "text"); }
  *
  * A test with fixtures or a longer limit than 60 s: TEST_WITH(suite, name, .init = f, .fini = g, .timeout = 120).
+ * test_skip("why") is for what the machine cannot do; the reason is always printed.
  * In a child that the test forks itself, do not use check macros: report by exit status (child_check() does).
  */
 #include <inttypes.h>
@@ -40,7 +41,7 @@ void plain_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
 #include <criterion/criterion.h>
 #define TEST_WITH(s, n, ...) Test(s, n, __VA_ARGS__)
 #define check_msg(cond, ...) cr_assert(cond, __VA_ARGS__)
-#define test_skip(...) cr_skip_test(__VA_ARGS__)
+#define test_skip(...) (fprintf(stderr, "[SKIP] " __VA_ARGS__), fputc('\n', stderr), cr_skip_test(__VA_ARGS__))
 #endif
 
 #define TEST(s, n) TEST_WITH(s, n, .timeout = 60)
@@ -53,7 +54,7 @@ void plain_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2), noret
 #define check_str(a, b)                                                                                                \
         do {                                                                                                           \
                 const char *check_a_ = (a), *check_b_ = (b);                                                           \
-                check_msg(check_a_ && strcmp(check_a_, check_b_) == 0, "%s is `%s`, expected `%s`", #a,                \
+                check_msg(check_a_ &&strcmp(check_a_, check_b_) == 0, "%s is `%s`, expected `%s`", #a,                 \
                           check_a_ ? check_a_ : "(null)", check_b_);                                                   \
         } while (0)
 

@@ -28,6 +28,7 @@ void plain_fail(const char *file, int line, const char *fmt, ...) {
 void plain_skip(const char *fmt, ...) {
         va_list args;
         va_start(args, fmt);
+        fputs("[SKIP] ", stderr);
         vfprintf(stderr, fmt, args);
         fputc('\n', stderr);
         va_end(args);

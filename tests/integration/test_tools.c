@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* `lessor`, the command line: what it prints is what is so, and its exit status says what it found. */
+#include <jansson.h>
+
+#include "support/check.h"
+#include "support/host.h"
+#include "support/process.h"
+
+enum { WAIT_MS = 20000 };
+
+static int tool(const struct broker *b, char **ret, const char *first, const char *second) {
+        const char *argv[] = {tool_path(), first, "--instance", b->instance, second, NULL};
+        return program_run(argv, ret, WAIT_MS);
+}
+
+static json_t *tool_json(const struct broker *b, const char *command) {
+        char *text;
+        json_error_t error;
+        int status = tool(b, &text, command, "--json");
+        json_t *root = json_loads(text, 0, &error);
+        check_msg(root, "lessor %s --json (status %d): %s in: %s", command, status, error.text, text);
+        free(text);
+        return root;
+}
+
+/* The object of the array whose `name` (or `database`) it is; also takes a map of name -> object. */
+static json_t *find(json_t *list, const char *name) {
+        size_t i;
+        json_t *entry;
+        if (json_is_object(list))
+                return json_object_get(list, name);
+        json_array_foreach(list, i, entry) {
+                const char *is = json_string_value(json_object_get(entry, "name"));
+                if (is && strcmp(is, name) == 0)
+                        return entry;
+        }
+        return NULL;
+}
+
+static json_int_t number(json_t *object, const char *key) {
+        json_t *value = json_object_get(object, key);
+        check_msg(json_is_integer(value), "no number `%s`", key);
+        return json_integer_value(value);
+}
+
+TEST(tools, stat_json_gives_the_figures_of_the_segment) {
+        struct host h;
+
+        host_start_many(&h, "max_connections: 5");
+        lessor *l = client_open(&h.broker);
+        for (unsigned i = 0; i < 10; i++)
+                freeReplyObject(client_command(client_database(l, "cache"), "PING"));
+        check_figure_soon(&h.broker, "cache", operations_ok, 10, 5000);
+        json_t *root = tool_json(&h.broker, "stat"), *databases = json_object_get(root, "databases");
+        check_eq(json_is_object(databases) ? json_object_size(databases) : json_array_size(databases), HOST_DATABASES);
+        json_t *cache = find(databases, "cache");
+        check(cache);
+        check_eq(number(cache, "created_connections"), 1);
+        check_eq(number(cache, "available_connections"), 1);
+        check_eq(number(cache, "in_use_connections"), 0);
+        check_eq(number(cache, "max_connections"), 5);
+        check_eq(number(cache, "idle_connections"), 0);
+        check_eq(number(cache, "waiting"), 0);
+        check_eq(number(cache, "operations_ok"), 10);
+        check_eq(number(find(databases, "main"), "created_connections"), 0);
+        json_decref(root);
+        lessor_close(l);
+        host_end(&h);
+}
+
+TEST(tools, stat_shows_every_database_and_one_when_asked) {
+        struct host h;
+        char *text;
+
+        host_start_many(&h, "max_connections: 5");
+        check_eq(tool(&h.broker, &text, "stat", NULL), 0);
+        for (unsigned i = 0; i < HOST_DATABASES; i++)
+                check_msg(strstr(text, host_databases[i]), "no %s in:\n%s", host_databases[i], text);
+        free(text);
+        check_eq(tool(&h.broker, &text, "stat", "cache"), 0);
+        check(strstr(text, "cache") && !strstr(text, "knowledge"));
+        free(text);
+        check(tool(&h.broker, &text, "stat", "cash") != 0);
+        check_msg(strstr(text, "cash") && strstr(text, "cache"), "%s", text);
+        free(text);
+        host_end(&h);
+}
+
+TEST(tools, health_has_an_exit_status_for_each_answer) {
+        struct host h;
+        char *text;
+
+        host_start(&h, "max_connections: 5, retry_base: 50ms, retry_max: 50ms");
+        check_eq(tool(&h.broker, &text, "health", NULL), 0);
+        free(text);
+        lessor *l = client_open(&h.broker);
+        lessor_db *db = client_database(l, NULL);
+        freeReplyObject(client_command(db, "PING"));
+        check_eq(tool(&h.broker, &text, "health", NULL), 0);
+        free(text);
+        json_t *health = tool_json(&h.broker, "health");
+        check(json_is_true(json_object_get(health, "overall_healthy")));
+        check_eq(number(health, "total_databases"), 1);
+        check_eq(number(health, "healthy_databases"), 1);
+        check_eq(number(health, "degraded_databases"), 0);
+        check_eq(number(health, "failed_databases"), 0);
+        check(json_is_number(json_object_get(health, "success_rate")));
+        json_decref(health);
+        redis_kill(&h.redis);
+        lessor_error e = {0};
+        check(!lessor_command(db, &e, "PING"));
+        lessor_lease *lease = lessor_acquire(db, 2000, &e);
+        check(!lease);
+        check_soon(broker_figures(&h.broker, "main").health == LESSOR_HEALTH_FAILED ||
+                           broker_figures(&h.broker, "main").health == LESSOR_HEALTH_DEGRADED,
+                   WAIT_MS);
+        check_eq(tool(&h.broker, &text, "health", NULL), 1);
+        check_msg(strstr(text, "main"), "%s", text);
+        free(text);
+        lessor_close(l);
+        broker_kill(&h.broker);
+        check_soon(tool(&h.broker, NULL, "health", NULL) == 2, WAIT_MS);
+        h.broker.pid = 0;
+        broker_free(&h.broker);
+        redis_stop(&h.redis);
+}
+
+TEST(tools, a_missing_broker_is_said_by_every_command) {
+        static const char *const commands[] = {"stat", "health", "leases"};
+        struct broker b;
+        char *text;
+
+        broker_prepare(&b, "databases: {main: {db: 0}}\n");
+        for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+                check_eq(tool(&b, &text, commands[i], NULL), 2);
+                check_msg(strstr(text, b.instance), "%s", text);
+                free(text);
+        }
+        broker_free(&b);
+}
+
+TEST(tools, leases_show_who_holds_what_and_from_where) {
+        struct host h;
+        char *text, pid[16], site[64], client[32];
+        lessor_error e = {0};
+
+        host_start(&h, "max_connections: 5");
+        lessor *l = client_open(&h.broker);
+        lessor_lease *lease = lessor_acquire(client_database(l, NULL), WAIT_MS, &e);
+        snprintf(site, sizeof(site), "test_tools.c:%d", __LINE__ - 1);
+        snprintf(pid, sizeof(pid), "%d", (int)getpid());
+        redisReply *id = lessor_lease_command(lease, &e, "CLIENT ID");
+        snprintf(client, sizeof(client), "%lld", id->integer);
+        freeReplyObject(id);
+        check_figure_soon(&h.broker, "main", in_use_connections, 1, 5000);
+        check_eq(tool(&h.broker, &text, "leases", NULL), 0);
+        check_msg(strstr(text, pid) && strstr(text, site) && strstr(text, "main") && strstr(text, client) &&
+                          strstr(text, "test_tools"),
+                  "%s, %s, client %s in:\n%s", pid, site, client, text);
+        free(text);
+        lessor_release(lease);
+        check_figure_soon(&h.broker, "main", in_use_connections, 0, 5000);
+        check_eq(tool(&h.broker, &text, "leases", NULL), 0);
+        check_msg(!strstr(text, site), "%s", text);
+        free(text);
+        lessor_close(l);
+        host_end(&h);
+}
+
+TEST(tools, help_and_mistakes) {
+        char *text;
+        check_eq(program_run((const char *[]){tool_path(), "help", NULL}, &text, WAIT_MS), 0);
+        check(strstr(text, "stat") && strstr(text, "health") && strstr(text, "leases") && strstr(text, "bench"));
+        free(text);
+        check_eq(program_run((const char *[]){tool_path(), "--version", NULL}, &text, WAIT_MS), 0);
+        check(strstr(text, LESSOR_RELEASE));
+        free(text);
+        check_eq(program_run((const char *[]){tool_path(), "stats", NULL}, &text, WAIT_MS), 64);
+        check_msg(strstr(text, "stat"), "%s", text);
+        free(text);
+}
