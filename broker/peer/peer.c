@@ -164,7 +164,13 @@ static const char *handle(struct peer *peer, const union wire_message *message, 
         return "a message that only the broker sends";
 }
 
-/* One packet; false when there is none, or the peer has ended. */
+/* Whoever has asked waits for his answer: to look for more from him now is a system call for nothing. */
+static bool expects_answer(const union wire_message *message) {
+        return message->header.type == LESSOR_MSG_LEASE || message->header.type == LESSOR_MSG_LOOKUP ||
+               message->header.type == LESSOR_MSG_ATTACH;
+}
+
+/* One packet; false when no other is likely to be there, or the peer has ended. */
 static bool receive_one(struct peer *peer) {
         union {
                 union wire_message message;
@@ -192,7 +198,7 @@ static bool receive_one(struct peer *peer) {
         fdpass_close(&packet);
         if (wrong)
                 peer_end(peer, LESSOR_E_PROTOCOL, wrong);
-        return peer->state != PEER_ENDED;
+        return !wrong && peer->state != PEER_ENDED && !expects_answer(&message);
 }
 
 static void on_readable(evutil_socket_t fd, short what, void *userdata) {
