@@ -191,7 +191,7 @@ static void fields_of_kind(FILE *out, const struct model *m, const struct lessor
                         field_line(out, fields[i].name, field_text(m, d, &fields[i]).s, fields[i].help, width);
 }
 
-static void times_row(struct table *t, const char *name, const struct lessor_status_histogram *h, const char *help) {
+static void times_row(struct table *t, const char *name, const struct lessor_status_histogram *h) {
         table_cell(t, "  %s", name);
         table_cell(t, "%s", format_count(h->count).s);
         table_cell(t, "%s", h->count ? format_duration(h->sum_ns / h->count).s : "-");
@@ -199,20 +199,21 @@ static void times_row(struct table *t, const char *name, const struct lessor_sta
         table_cell(t, "%s", h->count ? format_duration(lessor_status_percentile(h, 0.90)).s : "-");
         table_cell(t, "%s", h->count ? format_duration(lessor_status_percentile(h, 0.99)).s : "-");
         table_cell(t, "%s", h->count ? format_duration(h->max_ns).s : "-");
-        table_cell(t, "%s", help);
 }
 
 static void times_table(FILE *out, const struct lessor_status_database *d, size_t width) {
         static const struct table_column columns[] = {
                 {"  TIME", TABLE_LEFT}, {"COUNT", TABLE_RIGHT}, {"MEAN", TABLE_RIGHT}, {"P50", TABLE_RIGHT},
-                {"P90", TABLE_RIGHT},   {"P99", TABLE_RIGHT},   {"MAX", TABLE_RIGHT},  {"OF WHAT", TABLE_ELASTIC},
+                {"P90", TABLE_RIGHT},   {"P99", TABLE_RIGHT},   {"MAX", TABLE_RIGHT},
         };
         struct table t;
         table_init(&t, columns, ARRAY_SIZE(columns));
-#define LESSOR_STATUS_HISTOGRAM(name, help) times_row(&t, #name, &d->name, help);
+#define LESSOR_STATUS_HISTOGRAM(name, help) times_row(&t, #name, &d->name);
 #include <lessor/status_fields.h>
         table_print(&t, out, width);
         table_deinit(&t);
+#define LESSOR_STATUS_HISTOGRAM(name, help) fprintf(out, "  %s: %s\n", #name, help);
+#include <lessor/status_fields.h>
 }
 
 static void derived_lines(FILE *out, const struct lessor_status_database *d, size_t width) {

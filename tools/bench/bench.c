@@ -50,29 +50,48 @@ static struct text number(const struct bench *b, double x) {
         return format_real(x);
 }
 
+/* "12 (11 .. 14)" for what bench_spread() made. */
+static bool print_spread(const char *name, json_t *o) {
+        json_t *median = json_object_get(o, "median"), *min = json_object_get(o, "min"),
+               *max = json_object_get(o, "max");
+        if (!median || !min || !max)
+                return false;
+        printf("  %-32s %.6g (%.6g .. %.6g)\n", name, json_number_value(median), json_number_value(min),
+               json_number_value(max));
+        return true;
+}
+
 /* Nested objects as dotted names. */
+static void print_extra(json_t *object, const char *prefix);
+
+static void print_figure(const char *name, json_t *value) {
+        char prefix[96];
+        if (json_is_object(value)) {
+                snprintf(prefix, sizeof(prefix), "%s.", name);
+                if (!print_spread(name, value))
+                        print_extra(value, prefix);
+        } else if (json_is_string(value))
+                printf("  %-32s %s\n", name, json_string_value(value));
+        else if (json_is_number(value))
+                printf("  %-32s %.6g\n", name, json_number_value(value));
+        else
+                printf("  %-32s %s\n", name, json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "-");
+}
+
 static void print_extra(json_t *object, const char *prefix) {
         const char *key;
         json_t *value;
         json_object_foreach(object, key, value) {
                 char name[96];
                 snprintf(name, sizeof(name), "%s%s", prefix, key);
-                if (json_is_object(value)) {
-                        snprintf(name, sizeof(name), "%s%s.", prefix, key);
-                        print_extra(value, name);
-                } else if (json_is_string(value))
-                        printf("  %-32s %s\n", name, json_string_value(value));
-                else if (json_is_number(value))
-                        printf("  %-32s %.6g\n", name, json_number_value(value));
-                else
-                        printf("  %-32s %s\n", name, json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "-");
+                print_figure(name, value);
         }
 }
 
 static void print_text(const struct bench *b, const struct bench_options *o, const struct bench_result *r) {
         printf("%s: %s\n", b->name, b->summary);
-        printf("  %s %s against %s: ratio %.3f; bar %s %.3g: %s (medians of %u rounds)\n", number(b, r->value).s,
-               b->unit, number(b, r->reference).s, r->value / r->reference, b->at_most ? "<=" : ">=", b->bar,
+        printf("  %s against %s (%s): ratio %.3f; bar %s %.3g: %s (medians of %u rounds)\n", number(b, r->value).s,
+               number(b, r->reference).s, b->unit, r->value / r->reference, b->at_most ? "<=" : ">=", b->bar,
                met(b, r) ? "met" : "MISSED", o->rounds);
         print_extra(r->extra, "");
 }

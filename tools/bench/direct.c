@@ -24,6 +24,7 @@ struct side {
         char key[48];
         struct sample slices, rounds; /* operations per second */
         double redis_us, client_us, operations;
+        lessor_error error; /* of the lease */
 };
 
 static bool expect(redisReply *reply, const char *text) {
@@ -38,9 +39,8 @@ static bool reference_pair(struct side *s) {
 }
 
 static bool subject_pair(struct side *s) {
-        lessor_error e;
-        return expect(lessor_lease_command(s->lease, &e, "SET %s %s", s->key, VALUE), "OK") &&
-               expect(lessor_lease_command(s->lease, &e, "GET %s", s->key), VALUE);
+        return expect(lessor_lease_command(s->lease, &s->error, "SET %s %s", s->key, VALUE), "OK") &&
+               expect(lessor_lease_command(s->lease, &s->error, "GET %s", s->key), VALUE);
 }
 
 static double own_cpu_us(void) {
@@ -57,7 +57,8 @@ static int slice(struct servers *s, struct side *side, redisContext *admin) {
 
         for (int i = 0; i < SLICE_PAIRS; i++)
                 if (!side->pair(side))
-                        return servers_fail(s, -EIO, "an operation of the %s failed or gave a wrong reply", side->name);
+                        return servers_fail(s, -EIO, "the %s failed or gave a wrong reply: %s", side->name,
+                                            side->lease ? side->error.text : side->connection->errstr);
         end = clock_now();
         side->client_us += own_cpu_us() - own;
         side->redis_us += (admin ? servers_redis_cpu_us(admin) : 0) - redis;

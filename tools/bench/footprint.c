@@ -169,9 +169,12 @@ static int run_round(struct servers *s, struct weights *w) {
 
 static void tell(json_t *extra, const char *name, struct sample *s, double bar) {
         json_t *o = bench_spread(s);
-        bench_put(o, "bar", json_real(bar));
-        bench_put(o, "met", json_boolean(sample_median(s) <= bar));
+        char named[48];
         bench_put(extra, name, o);
+        snprintf(named, sizeof(named), "%s_bar", name);
+        bench_put(extra, named, json_real(bar));
+        snprintf(named, sizeof(named), "%s_met", name);
+        bench_put(extra, named, json_boolean(sample_median(s) <= bar));
 }
 
 static int run(const struct bench_options *o, struct servers *s, struct bench_result *ret) {

@@ -317,6 +317,8 @@ static void remove_all(const struct servers *s) {
         rmdir(s->directory);
         snprintf(name, sizeof(name), "/lessor.%s", s->instance);
         shm_unlink(name);
+        snprintf(name, sizeof(name), "/lessor.%s.lock", s->instance);
+        shm_unlink(name);
 }
 
 /* Until nobody is left. Returns how the runner ended; a signal to us is passed on to it. */
