@@ -2,9 +2,12 @@
 /* The model: what it owns, and sums over it. */
 #include "config.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+#include "value.h"
 
 /*
  * What one session may hold in the broker: its socket, the worker's pidfd, its segment's memfd. FDS_FIXED is for the
@@ -16,12 +19,6 @@ static void wipe(char *secret) {
         if (secret)
                 explicit_bzero(secret, strlen(secret));
         free(secret);
-}
-
-static void allow_deinit(struct config_allow *allow) {
-        free(allow->uids.ids);
-        free(allow->gids.ids);
-        free(allow->text);
 }
 
 #define CONFIG_FREE_COUNT(field)
@@ -37,7 +34,7 @@ static void allow_deinit(struct config_allow *allow) {
 #define CONFIG_FREE_PATH(field) free(c->field);
 #define CONFIG_FREE_GROUP(field) free(c->field);
 #define CONFIG_FREE_SECRET(field) wipe(c->field);
-#define CONFIG_FREE_ALLOW(field) allow_deinit(&c->field);
+#define CONFIG_FREE_ALLOW(field) config_allow_deinit(&c->field);
 
 static void database_deinit(struct config_database *c) {
 #define CONFIG_DATABASE_KEY(name, type, ...) CONFIG_FREE_##type(name)
@@ -78,7 +75,17 @@ uint64_t config_fd_need(const struct config *c) {
                config_connections(c);
 }
 
-static bool same_server(const struct config_database *a, const struct config_database *b) {
+char *config_server_text(const struct config_database *db, char *buffer, size_t size) {
+        if (db->unix_socket)
+                snprintf(buffer, size, "unix:%s", db->unix_socket);
+        else if (strchr(db->host, ':'))
+                snprintf(buffer, size, "[%s]:%u", db->host, db->port);
+        else
+                snprintf(buffer, size, "%s:%u", db->host, db->port);
+        return buffer;
+}
+
+bool config_same_server(const struct config_database *a, const struct config_database *b) {
         if (a->unix_socket || b->unix_socket)
                 return a->unix_socket && b->unix_socket && strcmp(a->unix_socket, b->unix_socket) == 0;
         return a->port == b->port && strcasecmp(a->host, b->host) == 0;
@@ -87,7 +94,7 @@ static bool same_server(const struct config_database *a, const struct config_dat
 uint64_t config_server_connections(const struct config *c, unsigned i) {
         uint64_t sum = 0;
         for (unsigned j = 0; j < c->n_databases; j++)
-                if (same_server(&c->databases[i], &c->databases[j]))
+                if (config_same_server(&c->databases[i], &c->databases[j]))
                         sum += c->databases[j].max_connections;
         return sum;
 }

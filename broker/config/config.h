@@ -15,6 +15,11 @@
 #define CONFIG_KIB(n) ((uint64_t)(n) << 10)
 #define CONFIG_MIB(n) ((uint64_t)(n) << 20)
 
+enum config_outcome {
+        CONFIG_OK = 0,
+        CONFIG_E_INVALID = 1, /* the report says why: at least one error */
+};
+
 /* CONFIG_KEY_instance, ... CONFIG_KEY_allow */
 enum config_key_id {
 #define CONFIG_BROKER_KEY(name, ...) CONFIG_KEY_##name,
@@ -81,6 +86,7 @@ struct config_database {
 #define CONFIG_DATABASE_KEY(name, type, ...) CONFIG_FIELD_##type(name)
 #include "schema.h"
         struct config_origin origin[CONFIG_KEYS]; /* of the database's keys */
+        struct config_origin declared;            /* where the database's name stands */
 };
 
 struct config {
@@ -98,6 +104,10 @@ struct config {
 void config_free(struct config *); /* NULL ok; wipes secrets */
 
 const struct config_database *config_find(const struct config *, const char *name); /* NULL: no such database */
+
+/* Where it is: "127.0.0.1:6379", "[::1]:6379", "unix:/run/redis.sock"; returns `buffer`. */
+char *config_server_text(const struct config_database *db, char *buffer, size_t size);
+bool config_same_server(const struct config_database *a, const struct config_database *b);
 
 /* File descriptors the broker may need at once: upstream connections, sessions, threads and itself. */
 uint64_t config_fd_need(const struct config *);

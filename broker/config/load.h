@@ -17,11 +17,6 @@
 
 #define CONFIG_FILE_DEFAULT "/etc/lessor/lessor.yaml"
 
-enum config_outcome {
-        CONFIG_OK = 0,
-        CONFIG_E_INVALID = 1, /* the report says why: at least one error */
-};
-
 struct config_options {
         const char *file;        /* -c; NULL: $LESSOR_CONFIG, else CONFIG_FILE_DEFAULT, else the built-in database */
         const char *instance;    /* --instance; NULL: not given */

@@ -52,9 +52,11 @@ static unsigned *counter(struct config_report *r, enum config_severity severity)
         return &r->errors;
 }
 
-static bool said(const struct config_report *r, const char *where, const char *text) {
+/* A note is about a kind of thing: it is enough to show the first of them. */
+static bool said(const struct config_report *r, enum config_severity severity, const char *where, const char *text) {
         for (unsigned i = 0; i < r->n; i++)
-                if (strcmp(r->messages[i].where, where) == 0 && strcmp(r->messages[i].text, text) == 0)
+                if (strcmp(r->messages[i].text, text) == 0 &&
+                    (severity == CONFIG_NOTE || strcmp(r->messages[i].where, where) == 0))
                         return true;
         return false;
 }
@@ -83,10 +85,9 @@ void config_say(struct config_report *r, enum config_severity severity, const st
         va_end(args);
         if (origin && origin->source != CONFIG_SOURCE_DEFAULT)
                 config_origin_text(origin, where, sizeof(where));
-        if (said(r, where, text))
+        if (said(r, severity, where, text))
                 return;
-        (*counter(r, severity))++;
-        if (r->n < CONFIG_REPORT_MAX)
+        if ((*counter(r, severity))++ < CONFIG_REPORT_MAX)
                 append(r, severity, strdup(where), strdup(text));
 }
 
@@ -95,8 +96,8 @@ void config_report_write(const struct config_report *r, FILE *f) {
                 const struct config_message *m = &r->messages[i];
                 fprintf(f, "%s%s%s: %s\n", m->where, *m->where ? ": " : "", config_severity_text(m->severity), m->text);
         }
-        if (r->errors + r->warnings + r->notes > r->n)
-                fprintf(f, "... and %u more messages\n", r->errors + r->warnings + r->notes - r->n);
+        if (r->errors + r->warnings + r->notes > r->n || r->errors >= CONFIG_REPORT_MAX)
+                fprintf(f, "... and more: mend these first\n");
 }
 
 void config_report_deinit(struct config_report *r) {

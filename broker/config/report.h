@@ -2,7 +2,7 @@
 #pragma once
 /*
  * What is to be said about a configuration: errors, warnings and notes, each with the place it is about. Never holds a
- * secret. Bounded: beyond CONFIG_REPORT_MAX messages they are only counted, and the last one says so.
+ * secret. Bounded: of each severity CONFIG_REPORT_MAX messages are kept, the others are only counted.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -32,7 +32,7 @@ const char *config_severity_text(enum config_severity); /* "note", "warning", "e
 /* One line a message: "lessor.yaml:3:9: error: unknown key `prot`: did you mean `port`?" */
 void config_report_write(const struct config_report *, FILE *);
 
-/* Says it once: the same text about the same place is not repeated. */
+/* Says it once: the same text about the same place is not repeated, nor is the same note about any other. */
 void config_say(struct config_report *, enum config_severity, const struct config_origin *where, const char *fmt, ...)
         __attribute__((format(printf, 4, 5)));
 char *config_origin_text(const struct config_origin *, char *buffer, size_t size); /* returns `buffer` */

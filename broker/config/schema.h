@@ -28,7 +28,7 @@
 X(instance, NAME, 1, 63, "default", "", NULL, RESTART,
   "the broker's name on this host: of its status segment and, unless `socket` says otherwise, of its socket")
 X(socket, PATH, 1, 107, NULL, "", NULL, RESTART, "where workers connect; unless given, /run/lessor/<instance>.sock")
-X(socket_mode, MODE, 0, 0777, "0660", "", NULL, RESTART, "the socket's file mode: who may write to it may connect")
+X(socket_mode, MODE, 0600, 0777, "0660", "", NULL, RESTART, "the socket's file mode: who may write to it may connect")
 X(socket_group, GROUP, 1, 255, NULL, "", NULL, RESTART,
   "the socket's group, by name or number; unless given, the broker's own")
 X(threads, COUNT, 1, 64, "1", "threads", NULL, RESTART,
