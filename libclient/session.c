@@ -26,7 +26,8 @@
 #include "io.h"
 
 #define GRACE_NS (100 * NS_PER_MS) /* for the answer to CANCEL */
-#define SEND_NS (1 * NS_PER_S)     /* a broker that does not read for so long is hung */
+#define UNANSWERED "the broker did not answer in time: it hangs, is stopped, or the host is overloaded"
+#define SEND_NS (1 * NS_PER_S) /* a broker that does not read for so long is hung */
 
 struct waiter {
         struct list link;
@@ -36,7 +37,7 @@ struct waiter {
         bool done;
         enum ask result;
         struct grant grant;
-        lessor_error *error; /* the asker's; NULL ok */
+        lessor_error *error; /* the asker's, not NULL */
 };
 
 static atomic_uint serials;
@@ -321,19 +322,22 @@ static enum ask session_leave(struct session *s, struct waiter *w, bool sent) {
         } else if (!w->done) {
                 w->result = ASK_FAILED;
                 s->orphans += sent;
-                error_set(w->error, LESSOR_E_UNAVAILABLE,
-                          "the broker did not answer in time: it hangs, is stopped, or the host is overloaded");
+                error_set(w->error, LESSOR_E_UNAVAILABLE, UNANSWERED);
         }
         session_settle(s);
         return w->result;
 }
 
-static void session_cancel(struct session *s, const struct waiter *w) {
+/* Lock held. Another answer may have been on its way already; then it counts. */
+static void session_take_back(struct session *s, struct waiter *w) {
         union wire_message m;
 
         wire_init(&m, LESSOR_MSG_CANCEL, w->request);
         m.cancel.database = w->database;
         session_send(s, &m, 0); /* if this fails too, the late answer is dealt with as an orphan's */
+        session_await(s, w, time_after(clock_now(), GRACE_NS));
+        if (w->done && w->result == ASK_REFUSED && w->error->code == LESSOR_E_CANCELLED)
+                error_set(w->error, LESSOR_E_UNAVAILABLE, UNANSWERED);
 }
 
 static enum ask session_ask(struct session *s, struct waiter *w, const union wire_message *m, uint64_t deadline) {
@@ -345,10 +349,8 @@ static enum ask session_ask(struct session *s, struct waiter *w, const union wir
         pthread_mutex_lock(&s->lock);
         if (r == 0)
                 session_await(s, w, deadline);
-        if (r == 0 && !w->done && !session_over(s)) {
-                session_cancel(s, w);
-                session_await(s, w, time_after(clock_now(), GRACE_NS));
-        }
+        if (r == 0 && !w->done && !session_over(s))
+                session_take_back(s, w);
         result = session_leave(s, w, r == 0);
         pthread_mutex_unlock(&s->lock);
         return result;

@@ -60,7 +60,7 @@ enum ask {
         ASK_FAILED,  /* *error has ours */
         ASK_UNSENT,  /* the session was over before the question was sent: ask another one; *error is filled in */
 };
-/* One LEASE and its answer. message->header is filled in here. After `deadline` the request is taken back. */
+/* One LEASE and its answer. message->header is filled in here; error is not NULL. Taken back after `deadline`. */
 enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct grant *ret,
                        lessor_error *error);
 

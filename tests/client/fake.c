@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -92,6 +93,7 @@ void fake_init(struct fake *f) {
         fake_init_control(f);
         fake_init_segment(f);
         fake_init_attached(f);
+        f->quit = eventfd(0, EFD_CLOEXEC);
         f->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
         snprintf(address.sun_path, sizeof(address.sun_path), "%s", f->path);
         check(bind(f->listener, (struct sockaddr *)&address, sizeof(address)) == 0 && listen(f->listener, 64) == 0);
@@ -110,7 +112,9 @@ void fake_run(struct fake *f, fake_script script, void *data) {
 }
 
 void fake_stop(struct fake *f) {
+        check_eq(eventfd_write(f->quit, 1), 0);
         pthread_join(f->thread, NULL);
+        f->quit = fd_close(f->quit);
         fake_hang_up(f);
         f->listener = fd_close(f->listener);
         f->pidfd = fd_close(f->pidfd);
@@ -240,11 +244,28 @@ bool fake_ended(int fd) {
         return fake_wait(fd, POLLIN) && recv(fd, &c, 1, MSG_DONTWAIT) <= 0;
 }
 
-/* One thread plays all the Redis connections too: each chunk that comes is taken for one command. */
+/* One thread plays every session and every Redis: each chunk that comes on a connection is taken for one command. */
+enum served_kind { SERVED_QUIT, SERVED_LISTENER, SERVED_SESSION, SERVED_REDIS };
 struct served {
-        struct pollfd polls[64];
+        struct pollfd polls[256];
+        enum served_kind kinds[256];
         nfds_t n;
 };
+
+static void served_add(struct served *s, enum served_kind kind, int fd) {
+        if (fd < 0)
+                return;
+        check(s->n < ARRAY_SIZE(s->polls));
+        s->kinds[s->n] = kind;
+        s->polls[s->n++] = (struct pollfd){.fd = fd, .events = POLLIN};
+}
+
+static void served_remove(struct served *s, nfds_t i) {
+        close(s->polls[i].fd);
+        s->n--;
+        s->polls[i] = s->polls[s->n];
+        s->kinds[i] = s->kinds[s->n];
+}
 
 static void served_redis(struct served *s, nfds_t i) {
         char buffer[4096];
@@ -252,43 +273,66 @@ static void served_redis(struct served *s, nfds_t i) {
 
         if (n > 0)
                 fake_say(s->polls[i].fd, "+PONG\r\n");
-        else if (n == 0 || errno != EAGAIN) {
-                close(s->polls[i].fd);
-                s->polls[i] = s->polls[--s->n];
+        else if (n == 0 || errno != EAGAIN)
+                served_remove(s, i);
+}
+
+static void served_session(struct fake *f, struct served *s, nfds_t i) {
+        struct fdpass_packet packet;
+        union wire_message m;
+        int r = fdpass_receive(s->polls[i].fd, &m, sizeof(m), &packet);
+
+        if (r == -EAGAIN)
+                return;
+        if (r < 0 || packet.size == 0)
+                served_remove(s, i);
+        else if (m.header.type == LESSOR_MSG_LEASE) {
+                f->session = s->polls[i].fd;
+                served_add(s, SERVED_REDIS, fake_grant(f, &m));
+                f->session = -1;
+        } else if (m.header.type == LESSOR_MSG_RETURN) {
+                f->returned++;
+                f->returned_clean += m.giveback.flags & LESSOR_RETURN_CLEAN;
         }
 }
 
-static bool served_session(struct fake *f, struct served *s) {
-        struct fdpass_packet packet;
-        union wire_message m;
-        int r = fdpass_receive(f->session, &m, sizeof(m), &packet), fd;
+static void served_listener(struct fake *f, struct served *s) {
+        if (!fake_attach(f))
+                return;
+        f->sessions++;
+        served_add(s, SERVED_SESSION, fd_steal(&f->session));
+}
 
-        if (r == -EAGAIN)
-                return true;
-        if (r < 0 || packet.size == 0)
-                return false;
-        if (m.header.type != LESSOR_MSG_LEASE)
-                return true;
-        if (s->n == ARRAY_SIZE(s->polls))
-                return fake_refuse(f, m.header.request, LESSOR_E_EXHAUSTED, 0, "the fake is full");
-        fd = fake_grant(f, &m);
-        if (fd >= 0)
-                s->polls[s->n++] = (struct pollfd){.fd = fd, .events = POLLIN};
-        return fd >= 0;
+static void served_turn(struct fake *f, struct served *s, nfds_t i) {
+        switch (s->kinds[i]) {
+        case SERVED_QUIT:
+                break;
+        case SERVED_LISTENER:
+                served_listener(f, s);
+                break;
+        case SERVED_SESSION:
+                served_session(f, s, i);
+                break;
+        case SERVED_REDIS:
+                served_redis(s, i);
+                break;
+        }
 }
 
 void fake_serve(struct fake *f, void *unused) {
-        struct served s = {.n = 1};
+        struct served s = {.n = 0};
+        bool more = true;
 
-        need(f, fake_attach(f));
-        s.polls[0] = (struct pollfd){.fd = f->session, .events = POLLIN};
-        while (poll(s.polls, s.n, PATIENCE_MS) > 0) {
-                if (s.polls[0].revents && !served_session(f, &s))
-                        break;
-                for (nfds_t i = s.n - 1; i > 0; i--)
-                        if (s.polls[i].revents)
-                                served_redis(&s, i);
+        served_add(&s, SERVED_QUIT, f->quit);
+        served_add(&s, SERVED_LISTENER, f->listener);
+        while (more && poll(s.polls, s.n, -1) > 0) {
+                more = !s.polls[0].revents;
+                for (nfds_t i = s.n; i > 1; i--)
+                        if (s.polls[i - 1].revents) {
+                                served_turn(f, &s, i - 1);
+                                more = true; /* the end comes when all that was said before it is dealt with */
+                        }
         }
-        while (s.n > 1)
-                close(s.polls[--s.n].fd);
+        while (s.n > 2)
+                served_remove(&s, s.n - 1);
 }

@@ -19,13 +19,15 @@ typedef void (*fake_script)(struct fake *, void *data);
 struct fake {
         char directory[64], path[96];
         int listener, session; /* -1: not open */
+        int quit;              /* eventfd: fake_stop() was called */
         int pidfd;             /* the last worker's */
         int control_fd, segment_fd;
         struct lessor_control *control;
         struct lessor_segment *segment; /* as the broker sees it */
         struct lessor_msg_attached attached;
         uint64_t wait_ns, socket_timeout_ns;
-        uint64_t leases; /* granted so far */
+        uint64_t leases;                             /* granted so far */
+        unsigned sessions, returned, returned_clean; /* counted by fake_serve() */
         fake_script script;
         void *data;
         pthread_t thread;
@@ -67,5 +69,8 @@ bool fake_expect(int fd, const char *bytes); /* exactly these come next */
 bool fake_say(int fd, const char *bytes);
 bool fake_ended(int fd); /* the other side is closed */
 
-/* The shortest broker: attaches, then grants and takes back whatever is asked, PONG to each command; until the end of file. */
+/*
+ * A script of its own: the shortest broker. Any number of sessions attach, whatever they ask for is granted, and
+ * each command is answered by PONG; until fake_stop().
+ */
 void fake_serve(struct fake *f, void *unused);
