@@ -58,7 +58,12 @@ static void check_user(const struct config_draft *d, const struct config_databas
 
 static void check_exposed(const struct config_draft *d, const struct config_database *db) {
         const struct config_origin *at = &db->origin[CONFIG_KEY_password];
-        if (d->input->exposed && db->password && !db->password_file && at->source == CONFIG_SOURCE_FILE)
+        if (!db->password || db->password_file)
+                return;
+        if (at->source == CONFIG_SOURCE_COMMAND_LINE)
+                config_say(d->report, CONFIG_WARNING, at,
+                           "a password on the command line, which everybody on this host can see: use `password_file`");
+        if (at->source == CONFIG_SOURCE_FILE && d->input->exposed)
                 config_say(d->report, CONFIG_WARNING, at,
                            "a password in a file that others may read: chmod o= the file, or use `password_file`");
 }
