@@ -168,6 +168,15 @@ TEST(fdpass, a_peer_that_is_gone_is_end_of_file_for_the_reader_and_epipe_without
         pair_free(p);
 }
 
+/* SOCK_SEQPACKET raises none on Linux today; SOCK_STREAM does. */
+TEST(fdpass, no_socket_raises_sigpipe) {
+        struct pair p = pair_new(SOCK_STREAM);
+        signal(SIGPIPE, SIG_DFL);
+        p.a = fd_close(p.a);
+        check_eq(fdpass_send(p.b, "x", 1, NULL, 0), -EPIPE);
+        pair_free(p);
+}
+
 TEST(fdpass, a_peer_that_died_with_unread_packets_is_a_reset) {
         struct pair p = pair_new(SOCK_SEQPACKET);
         struct fdpass_packet packet = {.size = 99};

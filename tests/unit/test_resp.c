@@ -53,24 +53,31 @@ TEST(resp, of_several_requests_the_first_is_measured) {
 
 /* The part ends where the mapping ends: a byte read too many is a crash. */
 TEST(resp, no_part_of_a_request_is_one_and_nothing_beyond_it_is_read) {
-        static const char request[] = "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$12\r\n0123456789ab\r\n";
-        size_t whole = sizeof(request) - 1;
+        static const char *const requests[] = {
+                "*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$12\r\n0123456789ab\r\n",
+                "*2\r\n$0\r\n\r\n$0\r\n\r\n",
+                ("*10\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n$1\r\ne\r\n"
+                 "$1\r\nf\r\n$1\r\ng\r\n$1\r\nh\r\n$1\r\ni\r\n$1\r\nj\r\n"),
+        };
         long page = sysconf(_SC_PAGESIZE);
         char *map = mmap(NULL, (size_t)page * 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         check(map != MAP_FAILED);
         check_eq(mprotect(map + page, (size_t)page, PROT_NONE), 0);
-        for (size_t size = 0; size <= whole; size++) {
-                char *part = map + page - size;
-                const char *name = "untouched";
-                size_t len = 77;
-                memcpy(part, request, size);
-                check_eq(resp_command_size(part, size), size == whole ? whole : 0);
-                check_eq(resp_command_name(part, size, &name, &len), size == whole);
-                if (size < whole) {
-                        check_str(name, "untouched");
-                        check_eq(len, 77);
+        for (size_t i = 0; i < ARRAY_SIZE(requests); i++) {
+                size_t whole = strlen(requests[i]);
+                for (size_t size = 0; size <= whole; size++) {
+                        char *part = map + page - size;
+                        const char *name = "untouched";
+                        size_t len = 77;
+                        memcpy(part, requests[i], size);
+                        check_eq(resp_command_size(part, size), size == whole ? whole : 0);
+                        check_eq(resp_command_name(part, size, &name, &len), size == whole);
+                        check(size == whole || (strcmp(name, "untouched") == 0 && len == 77));
                 }
         }
+        check_eq(resp_command_size(map + page - 2, 2), 0);
+        memcpy(map + page - 2, "*0", 2);
+        check_eq(resp_command_size(map + page - 2, 2), 0);
         munmap(map, (size_t)page * 2);
 }
 
@@ -82,21 +89,22 @@ TEST(resp, an_empty_name_is_a_request) {
 
 TEST(resp, what_is_not_a_request_is_refused) {
         static const char *const wrong[] = {
-                "PING\r\n",                          /* inline */
-                "\r\n*1\r\n$4\r\nPING\r\n",          /* something before it */
-                "*0\r\n",                            /* Redis answers nothing to it */
-                "*-1\r\n",                           /* likewise */
-                "*\r\n$4\r\nPING\r\n",               /* no number */
-                "*01\r\n$4\r\nPING\r\n",             /* Redis: invalid multibulk length */
-                "*00\r\n",                           //
-                "*+1\r\n$4\r\nPING\r\n",             //
-                "* 1\r\n$4\r\nPING\r\n",             //
-                "*1 \r\n$4\r\nPING\r\n",             //
-                "*1x\r\n$4\r\nPING\r\n",             //
-                "*1\n$4\nPING\n",                    /* LF alone */
-                "*1\r$4\rPING\r",                    /* CR alone */
-                "*1\r\n$04\r\nPING\r\n",             /* Redis: invalid bulk length */
-                "*1\r\n$-1\r\n",                     /* a null */
+                "PING\r\n",                 /* inline */
+                "\r\n*1\r\n$4\r\nPING\r\n", /* something before it */
+                "*0\r\n",                   /* Redis answers nothing to it */
+                "*-1\r\n",                  /* likewise */
+                "*\r\n$4\r\nPING\r\n",      /* no number */
+                "*01\r\n$4\r\nPING\r\n",    /* Redis: invalid multibulk length */
+                "*00\r\n",                  //
+                "*+1\r\n$4\r\nPING\r\n",    //
+                "* 1\r\n$4\r\nPING\r\n",    //
+                "*1 \r\n$4\r\nPING\r\n",    //
+                "*1x\r\n$4\r\nPING\r\n",    //
+                "*1\n$4\nPING\n",           /* LF alone */
+                "*1\r$4\rPING\r",           /* CR alone */
+                "*1\r\n$04\r\nPING\r\n",    /* Redis: invalid bulk length */
+                "*1\r\n$-1\r\n",            /* a null */
+                "*1\r\n$\r\n\r\n",
                 "*1\r\n$\r\nPING\r\n",               //
                 "*1\r\n+PING\r\n",                   /* another type */
                 "*1\r\n:4\r\n",                      //

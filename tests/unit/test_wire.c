@@ -45,9 +45,15 @@ static union wire_message valid(const struct type *t) {
         return message;
 }
 
+/* What is refused must leave the result as it was. */
 static const char *decode(const struct type *t, const union wire_message *message) {
-        union wire_message ret;
-        return wire_decode(t->from, message, t->size, t->fds, &ret);
+        union wire_message ret, untouched;
+        const char *wrong;
+        memset(&untouched, 0x5a, sizeof(untouched));
+        ret = untouched;
+        wrong = wire_decode(t->from, message, t->size, t->fds, &ret);
+        check(!wrong || memcmp(&ret, &untouched, sizeof(ret)) == 0);
+        return wrong;
 }
 
 static const char *or_fine(const char *wrong) { return wrong ? wrong : "fine"; }
