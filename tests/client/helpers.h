@@ -2,6 +2,7 @@
 #pragma once
 /* What the client's tests begin with. */
 #include <dirent.h>
+#include <sys/wait.h>
 
 #include <lessor.h>
 
@@ -35,4 +36,21 @@ static inline unsigned count_fds(void) {
                 n++;
         closedir(d);
         return n;
+}
+
+static inline void child_ends_well(pid_t child) {
+        int status;
+        check_eq(waitpid(child, &status, 0), child);
+        check_msg(status == 0, "the child ended with status %x", status);
+}
+
+/* In children too: no check macros. */
+static inline bool client_pings(lessor_db *db) {
+        lessor_error e;
+        redisReply *r = lessor_command(db, &e, "PING");
+        bool good = r && r->type == REDIS_REPLY_STATUS && strcmp(r->str, "PONG") == 0;
+        if (!r)
+                fprintf(stderr, "%s\n", e.text);
+        freeReplyObject(r);
+        return good;
 }

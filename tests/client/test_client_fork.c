@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Fork: children use the handle as their own, and can do nothing to what is their parent's. */
 #include <errno.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -14,22 +12,6 @@
 #include "client/fake.h"
 #include "client/helpers.h"
 #include "support/check.h"
-
-static void child_ends_well(pid_t child) {
-        int status;
-        check_eq(waitpid(child, &status, 0), child);
-        check_msg(status == 0, "the child ended with status %x", status);
-}
-
-static bool pings(lessor_db *db) {
-        lessor_error e;
-        redisReply *r = lessor_command(db, &e, "PING");
-        bool good = r && r->type == REDIS_REPLY_STATUS && strcmp(r->str, "PONG") == 0;
-        if (!r)
-                fprintf(stderr, "%s\n", e.text);
-        freeReplyObject(r);
-        return good;
-}
 
 static bool lease_pings(lessor_lease *lease) {
         lessor_error e;
@@ -73,10 +55,10 @@ static void family_child(struct family *y) {
         child_check(!r);
         lessor_lease_set_timeout(y->raw, 10);
         lessor_release(y->lease);
-        child_check(pings(y->db));
+        child_check(client_pings(y->db));
         child_check(client_db(y->l, "main") == y->db);
         lessor_release(y->raw);
-        child_check(pings(y->db));
+        child_check(client_pings(y->db));
         lessor_close(y->l);
         _exit(0);
 }
@@ -87,7 +69,7 @@ static void family_parent(struct family *y, pid_t child) {
         check(lessor_lease_of(y->context) == y->raw);
         freeReplyObject(redisCommand(y->context, "PING"));
         check_eq(y->context->err, 0);
-        check(pings(y->db));
+        check(client_pings(y->db));
         lessor_release(y->lease);
         lessor_release(y->raw);
         lessor_close(y->l);
@@ -151,66 +133,20 @@ TEST(client_fork, generations_of_children_share_one_handle) {
                 if (child == 0) {
                         pid_t grandchild;
                         int status;
-                        child_check(pings(db));
+                        child_check(client_pings(db));
                         grandchild = fork_raw();
                         if (grandchild == 0) {
-                                child_check(pings(db));
+                                child_check(client_pings(db));
                                 _exit(0);
                         }
                         child_check(waitpid(grandchild, &status, 0) == grandchild && status == 0);
-                        child_check(pings(db));
+                        child_check(client_pings(db));
                         _exit(0);
                 }
                 child_ends_well(child);
-                check(pings(db));
+                check(client_pings(db));
         }
         lessor_close(l);
         fake_stop(&f);
         check_eq(f.sessions, 1 + 3 * 2);
-}
-
-struct busy {
-        lessor_db *db;
-        atomic_bool stop;
-};
-
-static void *keep_busy(void *data) {
-        struct busy *b = data;
-        while (!atomic_load(&b->stop))
-                check(pings(b->db));
-        return NULL;
-}
-
-/* Whatever lock the others held, whatever list they were changing: the child waits for none of them. */
-TEST_WITH(client_fork, a_child_works_whatever_the_other_threads_were_doing, .timeout = 120) {
-        enum { BUSY = 4, FORKS = 60 };
-        pthread_t threads[BUSY];
-        struct busy b = {0};
-        struct fake f;
-        lessor *l;
-
-        fake_init(&f);
-        f.control->database[0].wait_timeout_ns = f.control->database[0].socket_timeout_ns = 30 * NS_PER_S;
-        fake_run(&f, fake_serve, NULL);
-        l = client_open(&f);
-        b.db = client_db(l, NULL);
-        for (int i = 0; i < BUSY; i++)
-                check_eq(pthread_create(&threads[i], NULL, keep_busy, &b), 0);
-        for (int i = 0; i < FORKS; i++) {
-                pid_t child = fork();
-                if (child == 0) {
-                        alarm(60);
-                        child_check(pings(b.db) && pings(b.db));
-                        lessor_close(l);
-                        _exit(0);
-                }
-                child_ends_well(child);
-        }
-        atomic_store(&b.stop, true);
-        for (int i = 0; i < BUSY; i++)
-                pthread_join(threads[i], NULL);
-        lessor_close(l);
-        fake_stop(&f);
-        check_eq(f.sessions, 1 + FORKS);
-        check_eq(f.returned, f.returned_clean);
 }
