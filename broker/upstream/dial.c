@@ -24,6 +24,9 @@
 #define KEEPALIVE_COUNT 5
 #define USER_TIMEOUT_MS 10000
 
+/* The answers to a handshake are a few dozen bytes; whoever sends on and on is not let into our memory. */
+#define ANSWERS_MAX 65536U
+
 struct dial {
         struct event_base *base;
         const struct upstream_target *target;
@@ -38,7 +41,7 @@ struct dial {
         struct handshake handshake;
         redisReader *reader;
         char *request; /* holds the password until it is written */
-        size_t request_size, written;
+        size_t request_size, written, received;
         struct dial_result result;
 };
 
@@ -151,7 +154,9 @@ static bool take_replies(struct dial *d) {
 static void read_answers(struct dial *d) {
         char buffer[4096];
         ssize_t n = recv(d->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-        if (n > 0) {
+        if (n > 0 && (d->received += (size_t)n) > ANSWERS_MAX) {
+                address_failed(d, LESSOR_E_UPSTREAM, "this does not answer like a Redis", "its answers have no end");
+        } else if (n > 0) {
                 if (redisReaderFeed(d->reader, buffer, (size_t)n) != REDIS_OK)
                         address_failed(d, -ENOMEM, "out of memory", NULL);
                 else
@@ -167,13 +172,13 @@ static void write_request(struct dial *d) {
         ssize_t n = send(d->fd, d->request + d->written, d->request_size - d->written, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
-        if (n < 0) {
+        if (n < 0 && errno != EPIPE && errno != ECONNRESET) {
                 address_failed(d, LESSOR_E_UPSTREAM, "writing the handshake", strerror(errno));
                 return;
         }
-        d->written += (size_t)n;
-        if (d->written < d->request_size)
+        if (n >= 0 && (d->written += (size_t)n) < d->request_size)
                 return;
+        /* All is written, or the server has closed: then what it said before (that it is full, say) is worth reading. */
         wipe_request(d);
         event_del(d->io);
         event_assign(d->io, d->base, d->fd, EV_READ | EV_PERSIST, event_get_callback(d->io), d);
@@ -225,7 +230,7 @@ static int start_handshake(struct dial *d) {
         int r = handshake_start(&d->handshake, d->target, &d->request, &d->request_size);
         if (r < 0)
                 return r;
-        d->written = 0;
+        d->written = d->received = 0;
         d->reader = redisReaderCreate();
         d->io = event_new(d->base, d->fd, EV_WRITE | EV_PERSIST, on_io, d);
         return d->reader && d->io && event_add(d->io, NULL) == 0 ? 0 : -ENOMEM;
