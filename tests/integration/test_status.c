@@ -15,7 +15,7 @@ TEST(status, limits_are_those_configured) {
         struct host h;
 
         host_start(&h, "max_connections: 7, max_waiters: 9, wait_timeout: 1500ms, socket_timeout: 2s");
-        struct lessor_status_database d = broker_figures(&h.broker, "main");
+        struct lessor_status_database d = broker_figures_now(&h.broker, "main");
         check_eq(d.max_connections, 7);
         check_eq(d.max_waiters, 9);
         check_eq(d.wait_timeout, 1500000000);
@@ -49,7 +49,7 @@ TEST(status, counters_equal_what_happened) {
                 freeReplyObject(client_command(db, "PING"));
         check_figure_soon(&h.broker, "main", operations_ok, 15, 5000);
         check_figure_soon(&h.broker, "main", in_use_connections, 0, 5000);
-        struct lessor_status_database d = broker_figures(&h.broker, "main");
+        struct lessor_status_database d = broker_figures_now(&h.broker, "main");
         check_eq(d.health, LESSOR_HEALTH_HEALTHY);
         check_eq(d.operations_failed, 1);
         check_eq(d.created_connections, 3);
@@ -87,8 +87,6 @@ TEST(status, operations_of_a_worker_that_is_gone_stay_counted) {
 }
 
 TEST(status, a_holder_is_shown_with_process_thread_and_call_site) {
-        struct lessor_status status = {0};
-        struct lessor_status_connection c = {0};
         struct host h;
         lessor_error e = {0};
         char site[64];
@@ -100,17 +98,14 @@ TEST(status, a_holder_is_shown_with_process_thread_and_call_site) {
         snprintf(site, sizeof(site), "test_status.c:%d", __LINE__ - 1);
         check_figure_soon(&h.broker, "main", in_use_connections, 1, 5000);
         redisReply *id = lessor_lease_command(lease, &e, "CLIENT ID");
-        check_eq(lessor_status_open(h.broker.instance, &status), 0);
-        for (unsigned i = 0; c.state != LESSOR_CONNECTION_LEASED; i++)
-                check_eq(lessor_status_read_connection(&status, i, &c), 0);
-        check_eq(c.holder_pid, getpid());
+        struct lessor_status_connection c = broker_connection_held(&h.broker);
+        check_eq(c.database, 0);
         check_eq(c.holder_tid, gettid());
         check_eq(c.holder_uid, getuid());
         check_eq(c.client_id, id->integer);
         check_msg(strstr(c.site, site), "%s, expected %s", c.site, site);
         check_msg(strncmp(c.holder, "test_status", 11) == 0, "%s", c.holder);
         check(c.since_ns <= lessor_status_now_ns() && lessor_status_now_ns() - c.since_ns < 60000000000U);
-        lessor_status_close(&status);
         freeReplyObject(id);
         lessor_release(lease);
         lessor_close(l);
@@ -141,9 +136,9 @@ TEST(status, a_stopped_broker_is_stale_too) {
 
         host_start(&h, "max_connections: 3");
         check_eq(lessor_status_open(h.broker.instance, &status), 0);
-        check(kill(h.broker.pid, SIGSTOP) == 0);
+        broker_pause(&h.broker);
         check_soon(lessor_status_stale(&status), 10000);
-        check(kill(h.broker.pid, SIGCONT) == 0);
+        broker_resume(&h.broker);
         check_soon(!lessor_status_stale(&status), 10000);
         lessor_status_close(&status);
         host_end(&h);
@@ -155,6 +150,7 @@ TEST(status, sessions_are_counted) {
 
         host_start(&h, "max_connections: 3");
         check_eq(lessor_status_open(h.broker.instance, &status), 0);
+        check_eq(broker_sessions_now(&h.broker), 0);
         uint64_t total = lessor_status_word(&status.header->sessions_total);
         lessor *l = client_open(&h.broker), *m = client_open(&h.broker);
         client_database(l, NULL);

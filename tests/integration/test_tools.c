@@ -86,6 +86,12 @@ TEST(tools, stat_shows_every_database_and_one_when_asked) {
         host_end(&h);
 }
 
+static bool can_lease(lessor_db *db) {
+        lessor_lease *lease = lessor_acquire(db, 1000, NULL);
+        lessor_release(lease);
+        return lease != NULL;
+}
+
 TEST(tools, health_has_an_exit_status_for_each_answer) {
         struct host h;
         char *text;
@@ -108,19 +114,53 @@ TEST(tools, health_has_an_exit_status_for_each_answer) {
         json_decref(health);
         redis_kill(&h.redis);
         lessor_error e = {0};
-        check(!lessor_command(db, &e, "PING"));
-        lessor_lease *lease = lessor_acquire(db, 2000, &e);
-        check(!lease);
-        check_soon(broker_figures(&h.broker, "main").health == LESSOR_HEALTH_FAILED ||
-                           broker_figures(&h.broker, "main").health == LESSOR_HEALTH_DEGRADED,
-                   WAIT_MS);
-        check_eq(tool(&h.broker, &text, "health", NULL), 1);
-        check_msg(strstr(text, "main"), "%s", text);
+        check(!lessor_acquire(db, 2000, &e));
+        check_figure_soon(&h.broker, "main", health, LESSOR_HEALTH_FAILED, WAIT_MS);
+        check_eq(tool(&h.broker, &text, "health", NULL), 2);
+        check_msg(strstr(text, "main") && strstr(text, broker_figures(&h.broker, "main").reason), "%s", text);
+        free(text);
+        redis_restart(&h.redis);
+        check_soon(can_lease(db), WAIT_MS);
+        check_figure_soon(&h.broker, "main", health, LESSOR_HEALTH_HEALTHY, WAIT_MS);
+        check_eq(tool(&h.broker, &text, "health", NULL), 0);
         free(text);
         lessor_close(l);
+        host_end(&h);
+}
+
+TEST(tools, health_of_a_host_with_one_database_out_of_reach) {
+        struct redis r;
+        struct broker b;
+        lessor_error e = {0};
+
+        redis_start(&r, NULL);
+        broker_start(&b, "databases: {main: {%s}, gone: {unix_socket: %s.not}}\n", redis_address(&r), r.socket);
+        lessor *l = client_open(&b);
+        freeReplyObject(client_command(client_database(l, NULL), "PING"));
+        check(!lessor_acquire(client_database(l, "gone"), 1000, &e));
+        check_figure_soon(&b, "gone", health, LESSOR_HEALTH_FAILED, WAIT_MS);
+        json_t *health = tool_json(&b, "health");
+        check(json_is_false(json_object_get(health, "overall_healthy")));
+        check_eq(number(health, "total_databases"), 2);
+        check_eq(number(health, "healthy_databases"), 1);
+        check_eq(number(health, "failed_databases"), 1);
+        json_decref(health);
+        check(tool(&b, NULL, "health", NULL) != 0);
+        lessor_close(l);
+        broker_free(&b);
+        redis_stop(&r);
+}
+
+TEST(tools, a_killed_broker_is_not_healthy) {
+        struct host h;
+        char *text;
+
+        host_start(&h, "max_connections: 5");
         broker_kill(&h.broker);
         check_soon(tool(&h.broker, NULL, "health", NULL) == 2, WAIT_MS);
-        h.broker.pid = 0;
+        tool(&h.broker, &text, "stat", NULL);
+        check_msg(strstr(text, "stale") || strstr(text, "dead") || strstr(text, "gone"), "%s", text);
+        free(text);
         broker_free(&h.broker);
         redis_stop(&h.redis);
 }

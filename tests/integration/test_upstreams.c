@@ -316,8 +316,8 @@ TEST(upstreams, a_port_where_nobody_listens_gives_the_dials_own_error) {
         check_msg(now_ms() - began < 5000 * PROCESS_SLOW, "told after %llu ms", (unsigned long long)(now_ms() - began));
         check_msg(e.code == LESSOR_E_UPSTREAM || e.code == LESSOR_E_BREAKER_OPEN, "%d: %s", e.code, e.text);
         check_msg(strstr(e.text, "refused"), "%s", e.text);
-        check(broker_figures(&b, "main").failed_connections >= 1);
-        check(strstr(broker_figures(&b, "main").last_error, "refused"));
+        check(broker_figures_now(&b, "main").failed_connections >= 1);
+        check(strstr(broker_figures_now(&b, "main").last_error, "refused"));
         check_settled(&b, NULL);
         broker_free(&b);
         close(fd);
@@ -363,7 +363,7 @@ TEST(upstreams, a_server_that_accepts_and_says_nothing_is_given_up_after_the_con
         broker_start(&b, "databases: {main: {host: 127.0.0.1, port: %u, socket_connect_timeout: 200ms}}\n", port);
         lessor_error e = refusal(&b, 2000);
         check_msg(e.code == LESSOR_E_UPSTREAM, "%d: %s", e.code, e.text);
-        check(broker_figures(&b, "main").failed_connections >= 1);
+        check(broker_figures_now(&b, "main").failed_connections >= 1);
         check_settled(&b, NULL);
         broker_free(&b);
         close(fd);
@@ -389,7 +389,7 @@ TEST(upstreams, a_server_that_starts_later_serves_who_waits) {
         check_msg(lease, "%s", e.text);
         lessor_release(lease);
         lessor_close(l);
-        check(broker_figures(&b, "main").retry_attempts >= 1);
+        check(broker_figures_now(&b, "main").retry_attempts >= 1);
         end(&b, &r);
 }
 
@@ -402,7 +402,7 @@ TEST(upstreams, a_restarted_server_is_dialled_again) {
         freeReplyObject(client_command(db, "PING"));
         redis_restart(&h.redis);
         freeReplyObject(client_command(db, "PING"));
-        check(broker_figures(&h.broker, "main").reconnections >= 1);
+        check(broker_figures_now(&h.broker, "main").reconnections >= 1);
         lessor_close(l);
         host_end(&h);
 }

@@ -55,8 +55,11 @@ void broker_prepare(struct broker *b, const char *fmt, ...) {
 }
 
 static pid_t launch(const struct broker *b, void (*prepare_child)(void *), void *arg) {
+        /* $LESSOR_TEST_SET: the same tests with another setting, such as threads=3. */
+        const char *set = getenv("LESSOR_TEST_SET");
         const char *const argv[] = {broker_path(), "-c",       b->config, "--instance",
-                                    b->instance,   "--socket", b->socket, NULL};
+                                    b->instance,   "--socket", b->socket, set ? "--set" : NULL,
+                                    set,           NULL};
         return program_start_prepared(b->log, argv, prepare_child, arg);
 }
 
@@ -166,6 +169,22 @@ struct lessor_status_database broker_figures(const struct broker *b, const char 
         return record;
 }
 
+/* The heartbeat moves when all figures are written; what the one after next says was gathered after the next. */
+static void next_edition(const struct lessor_status *s) {
+        for (unsigned i = 0; i < 2; i++) {
+                uint64_t beat = lessor_status_word(&s->header->heartbeat);
+                check_soon(lessor_status_word(&s->header->heartbeat) != beat, SETTLE_MS);
+        }
+}
+
+struct lessor_status_database broker_figures_now(const struct broker *b, const char *database) {
+        struct lessor_status status = {0};
+        open_status(b, &status);
+        next_edition(&status);
+        lessor_status_close(&status);
+        return broker_figures(b, database);
+}
+
 uint64_t broker_sessions(const struct broker *b) {
         struct lessor_status status = {0};
         open_status(b, &status);
@@ -173,6 +192,45 @@ uint64_t broker_sessions(const struct broker *b) {
         lessor_status_close(&status);
         return sessions;
 }
+
+uint64_t broker_sessions_now(const struct broker *b) {
+        struct lessor_status status = {0};
+        open_status(b, &status);
+        next_edition(&status);
+        lessor_status_close(&status);
+        return broker_sessions(b);
+}
+
+struct lessor_status_connection broker_connection_held(const struct broker *b) {
+        struct lessor_status status = {0};
+        struct lessor_status_connection c;
+        int r;
+
+        open_status(b, &status);
+        next_edition(&status);
+        for (unsigned i = 0; (r = lessor_status_read_connection(&status, i, &c)) == 0; i++)
+                if (c.state == LESSOR_CONNECTION_LEASED && c.holder_pid == getpid())
+                        break;
+        lessor_status_close(&status);
+        check_msg(r == 0, "no connection is shown as held by this process: %s", strerror(-r));
+        return c;
+}
+
+static bool stands_still(pid_t pid) {
+        char path[64];
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+        char *stat = sandbox_read(path, NULL), *state = strstr(stat, ") ");
+        bool still = state && state[2] == 'T';
+        free(stat);
+        return still;
+}
+
+void broker_pause(struct broker *b) {
+        check(kill(b->pid, SIGSTOP) == 0);
+        check_soon(stands_still(b->pid), SETTLE_MS);
+}
+
+void broker_resume(struct broker *b) { check(kill(b->pid, SIGCONT) == 0); }
 
 /* One database's books; its open connections. */
 static uint64_t check_database_settled(const struct broker *b, struct redis *r,
@@ -211,6 +269,7 @@ void check_settled(const struct broker *b, struct redis *r) {
         uint64_t open = 0;
 
         open_status(b, &status);
+        next_edition(&status);
         bool settled = wait_until(is_quiet(&status, &open) && fd_count(b->pid) == b->fds + open, SETTLE_MS);
         if (!settled)
                 broker_dump_log(b);

@@ -38,9 +38,16 @@ void broker_dump_log(const struct broker *); /* to standard error */
 /* "lessor:<instance>:<database>", as in CLIENT LIST. Static. */
 const char *broker_client_name(const struct broker *, const char *database);
 
-/* One record of the status segment, now. Fails the test when it cannot be read. */
+/* One record of the status segment, as last published. Fails the test when it cannot be read. */
 struct lessor_status_database broker_figures(const struct broker *, const char *database);
-uint64_t broker_sessions(const struct broker *);
+/* The same, published after this call began: what is over by now is in it. */
+struct lessor_status_database broker_figures_now(const struct broker *, const char *database);
+/* The record of a connection held by this process, published after this call began; fails the test if there is none. */
+struct lessor_status_connection broker_connection_held(const struct broker *);
+uint64_t broker_sessions(const struct broker *);     /* as last published */
+uint64_t broker_sessions_now(const struct broker *); /* published after this call began */
+void broker_pause(struct broker *);                  /* SIGSTOP, and waits until it stands still */
+void broker_resume(struct broker *);
 
 /* The value of one field as soon as it is `value`; fails the test when it is not in time. */
 #define check_figure_soon(b, database, field, value, ms)                                                               \
@@ -48,6 +55,9 @@ uint64_t broker_sessions(const struct broker *);
                   "%s of %s is %llu after %u ms, expected %s = %llu", #field, database,                                \
                   (unsigned long long)broker_figures(b, database).field, (unsigned)(ms), #value,                       \
                   (unsigned long long)(value))
+
+/* The value of one field, now. */
+#define check_figure(b, database, field, value) check_eq(broker_figures_now(b, database).field, value)
 
 /*
  * The books balance once every client has gone: no session, no lease, no waiter; each database's open connections are
