@@ -129,8 +129,7 @@ static const char *handle_attach(struct peer *peer, const struct lessor_msg_atta
                 refuse(peer, msg->header.request, r > 0 ? r : LESSOR_E_LIMIT, text);
                 return NULL;
         }
-        event_del(&peer->readable);
-        event_add(&peer->readable, NULL); /* without the time-out */
+        event_remove_timer(&peer->readable); /* event_add() without a time-out would keep the old one */
         peer->state = PEER_ATTACHED;
         if (fdpass_send(peer->fd, &answer, answer.header.size, fds, fds[0] >= 0 ? 2 : 0) < 0)
                 end_quietly(peer, "the worker closed the session");
