@@ -134,13 +134,17 @@ static void note_result(struct control *c, int r) {
         c->last_error = r;
 }
 
+static void fill(struct snapshot *s) {
+        const struct control_options *o = &s->control->o;
+        for (unsigned i = 0; i < s->n; i++)
+                database_snapshot(o->databases[s->indices[i]], &s->databases[i], s->connections[i]);
+}
+
 /* On the data thread. */
 static void open_return(struct letter *letter);
 static void open_fill(struct letter *letter) {
         struct snapshot *s = container_of(letter, struct snapshot, letter);
-        const struct control_options *o = &s->control->o;
-        for (unsigned i = 0; i < s->n; i++)
-                database_snapshot(o->databases[s->indices[i]], &s->databases[i], s->connections[i]);
+        fill(s);
         mailbox_post(&s->control->loop->inbox, &s->letter, open_return);
 }
 
@@ -156,6 +160,16 @@ static void open_return(struct letter *letter) {
                         return;
         int live = publish_live(c, clock_now());
         note_result(c, r < 0 ? r : live);
+}
+
+/* Before any data thread runs: whoever can connect finds every database in the segment. */
+static int publish_first(struct control *c) {
+        int r = 0;
+        for (unsigned i = 0; r == 0 && i < c->o.n_threads; i++) {
+                fill(&c->snapshots[i]);
+                r = publish_snapshot(c, &c->snapshots[i]);
+        }
+        return r < 0 ? r : publish_live(c, clock_now());
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *userdata) {
@@ -216,7 +230,6 @@ static int add_events(struct control *c) {
         if (!c->tick || !c->terminate || !c->interrupt || event_add(c->tick, &period) < 0 ||
             event_add(c->terminate, NULL) < 0 || event_add(c->interrupt, NULL) < 0)
                 return -ENOMEM;
-        event_active(c->tick, EV_TIMEOUT, 0); /* the first figures at once */
         return 0;
 }
 
@@ -232,6 +245,8 @@ int control_new(struct loop *loop, const struct control_options *options, struct
         int r = c->totals && c->snapshots ? 0 : -ENOMEM;
         for (unsigned i = 0; r == 0 && i < options->n_threads; i++)
                 r = allocate_snapshot(c, &c->snapshots[i], &options->threads[i].loop);
+        if (r == 0)
+                r = publish_first(c);
         if (r == 0)
                 r = add_events(c);
         if (r < 0) {
