@@ -36,6 +36,7 @@ void plain_skip(const char *fmt, ...) {
 }
 
 static int run_one(const struct plain_test *test) {
+        fflush(NULL); /* what is buffered must not be printed by each child again */
         pid_t pid = fork();
         int status;
         if (pid == 0) {
