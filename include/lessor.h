@@ -14,7 +14,8 @@
  *              warn("%s (may have run: %d)", e.text, e.may_have_run);
  *      freeReplyObject(r);
  *
- * THREADS. Every function may be called from any thread; one lease and one pipe belong to one thread at a time.
+ * THREADS. Every function may be called from any thread; one lease and one pipe belong to one thread at a time. No
+ * function is a cancellation point.
  * FORK. A handle may be opened once and used by every forked child: a process attaches at its first use. A lease stays
  * its parent's; in the child its use is LESSOR_E_FORKED and lessor_release() frees memory only.
  * THE LIBRARY never aborts, prints, starts a thread, installs a signal handler or raises SIGPIPE. (Raw use of
@@ -60,23 +61,30 @@ void lessor_close(lessor *); /* NULL ok; no other call on it, or on its database
 
 /*
  * The database `name`, NULL for "main"; attaches if need be. 0, or the error's code (error may be NULL):
- * LESSOR_E_UNKNOWN_DATABASE (the text lists those known), LESSOR_E_UNAVAILABLE, LESSOR_E_VERSION, LESSOR_E_LIMIT, -errno.
- * *ret is the handle's, valid until lessor_close(), in forked children too; the same name gives the same pointer.
+ * LESSOR_E_UNKNOWN_DATABASE (the text lists those known), LESSOR_E_UNAVAILABLE, LESSOR_E_VERSION, LESSOR_E_LIMIT,
+ * -errno. *ret is the handle's, valid until lessor_close(), in forked children too; the same name gives the same
+ * pointer.
  */
 int lessor_database(lessor *, const char *name, lessor_db **ret, lessor_error *error);
 
 /*
- * One command on a connection borrowed for it. NULL is an error of ours, told in *error (which may be NULL); an error of
- * Redis is a reply of type REDIS_REPLY_ERROR. fmt as in redisCommand(): %s, %b with a size_t.
+ * One command on a connection borrowed for it. NULL is an error of ours, told in *error (which may be NULL); an
+ * error of Redis is a reply of type REDIS_REPLY_ERROR. fmt as in redisCommand(): %s, %b with a size_t.
  */
 redisReply *lessor_command(lessor_db *, lessor_error *error, const char *fmt, ...);
 redisReply *lessor_command_argv(lessor_db *, int wait_ms, int argc, const char **argv, const size_t *argv_len,
                                 lessor_error *error); /* argv_len NULL: strings */
 
 /*
- * Several commands in one write. lessor_pipe_run() gives one reply for each command added, in order, errors of Redis in
- * their place, and empties the pipe for its next use. LESSOR_ATOMIC wraps them in MULTI/EXEC on one connection: replies
- * are EXEC's elements; a command refused while queueing gives its error in its place and LESSOR_PIPE_ABORTED for the rest.
+ * Several commands in one write. lessor_pipe_run() gives one reply for each command added, in order, errors of
+ * Redis in their place. Once run the pipe is empty again, whatever came of it; a failed run gives no replies at
+ * all, and may_have_run as soon as one command went out whole. A pipe takes no command that does not answer exactly
+ * once (SUBSCRIBE, MONITOR, QUIT ...): those need a lease.
+ *
+ * LESSOR_ATOMIC wraps them in MULTI/EXEC on one connection: replies are EXEC's elements; a command refused while
+ * queueing gives its error in its place and an error LESSOR_PIPE_ABORTED for the rest. If Redis refuses MULTI but
+ * ran commands, the run fails with LESSOR_E_UPSTREAM. Commands that open or end transactions (MULTI, EXEC, DISCARD,
+ * WATCH, UNWATCH) are not taken.
  */
 #define LESSOR_ATOMIC 1U
 #define LESSOR_PIPE_ABORTED "EXECABORT not run: another command of the transaction was refused"
@@ -88,8 +96,9 @@ void lessor_pipe_replies_free(redisReply **replies, size_t n);
 void lessor_pipe_free(lessor_pipe *);
 
 /*
- * One connection, exclusively, for any command at all (MULTI, WATCH, BLPOP, SUBSCRIBE ...). Waits its turn for at most
- * wait_ms (0: not at all; LESSOR_WAIT_CONFIGURED). NULL: see *error. The macro records the call site for `lessor leases`.
+ * One connection, exclusively, for any command at all (MULTI, WATCH, BLPOP, SUBSCRIBE ...). Waits its turn for at
+ * most wait_ms (0: not at all; LESSOR_WAIT_CONFIGURED). NULL: see *error. The macro records the call site for
+ * `lessor leases`.
  */
 lessor_lease *lessor_acquire_at(lessor_db *, int wait_ms, const char *file, int line, lessor_error *error);
 #define lessor_acquire(db, wait_ms, error) lessor_acquire_at((db), (wait_ms), __FILE__, __LINE__, (error))
@@ -100,18 +109,23 @@ redisReply *lessor_lease_command_argv(lessor_lease *, int argc, const char **arg
                                       lessor_error *error);
 
 /*
- * How long commands on this lease wait for their reply, the database's socket_timeout unless set: for BLPOP and the like,
- * whose own timeout may be longer. -1: for ever.
+ * How long commands on this lease wait for their reply, the database's socket_timeout unless set: for BLPOP and the
+ * like, whose own timeout may be longer. -1: for ever.
  */
 void lessor_lease_set_timeout(lessor_lease *, int reply_ms);
 
-/* Waits for a further reply without sending anything: messages of SUBSCRIBE, MONITOR. As lessor_lease_command(). */
+/*
+ * Waits for a further reply without sending anything: messages of SUBSCRIBE, MONITOR. As lessor_lease_command(),
+ * but a LESSOR_E_REPLY_TIMEOUT breaks nothing: read on.
+ */
 redisReply *lessor_lease_read(lessor_lease *, lessor_error *error);
 
 /*
- * The connection as a blocking hiredis context, for code that wants one. Borrowed: valid until lessor_release(), never
- * redisFree() it. What is done through it is beyond our proof that the connection is clean: the broker will replace or
- * reset the connection after the release. NULL: out of memory, a broken lease, or in a forked child.
+ * The connection as a blocking hiredis context, for code that wants one. Borrowed: valid until lessor_release(),
+ * never redisFree() it. What is done through it is beyond our proof that the connection is clean: the broker will
+ * replace or reset the connection after the release. Replies that were read ahead go along. Its timeout is
+ * lessor_lease_set_timeout()'s. NULL: out of memory, a broken lease, or in a forked child (where a context had
+ * before has lost its fd).
  */
 redisContext *lessor_context(lessor_lease *);
 lessor_lease *lessor_lease_of(const redisContext *); /* the lease whose lessor_context() it is, else NULL */

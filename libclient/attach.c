@@ -108,6 +108,8 @@ static int attach_map(struct session *s, const struct lessor_msg_attached *m, st
         if (wrong)
                 return error_set(error, LESSOR_E_PROTOCOL, "the broker on %s does not fit this library: %s", s->socket,
                                  wrong);
+        setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = SESSION_RECEIVE_MS * 1000},
+                   sizeof(struct timeval));
         s->requests_max = m->requests_max > 0 ? m->requests_max : 1;
         s->last_request = ATTACH_REQUEST;
         return 0;

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A handle outlives its sessions and crosses forks. What belongs to one process stands in its `home`: a lock, and the
- * session. A child does not touch its parent's home, whose lock another thread may have held for ever at the fork; it
- * puts a new one in front. The old ones stay until lessor_close(), so that nobody needs to know who still looks at them.
+ * A handle outlives its sessions and crosses forks. What belongs to one process stands in its `home`: a lock, and
+ * the session. A child does not touch its parent's home, whose lock another thread may have held for ever at the
+ * fork; it puts a new one in front. The old ones stay until lessor_close(), so that nobody needs to know who still
+ * looks at them.
  *
- * Databases are named, not numbered: a number belongs to one session's control page and is looked up anew in the next.
+ * Databases are named, not numbered: a number belongs to one session's control page and is looked up anew in the
+ * next.
  */
 #include "client.h"
 

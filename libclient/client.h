@@ -10,7 +10,7 @@
 #include "session.h"
 
 #define ATTACH_NS UINT64_C(3000000000) /* for connecting and attaching, unless the caller waits less */
-#define SLACK_NS UINT64_C(500000000)   /* what the broker's answer may be late beyond its own deadline */
+#define SLACK_NS UINT64_C(1000000000)  /* what the broker's answer may be late beyond its own deadline: a busy host */
 
 struct home;
 

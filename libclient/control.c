@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The broker is trusted to mean well, not to be of our version or free of mistakes: memory that could shrink under us
- * (SIGBUS) or whose table leaves its bounds is refused at attach. Both mappings are MADV_DONTFORK: a child has sessions
- * of its own, and must not count for its parent.
+ * The broker is trusted to mean well, not to be of our version or free of mistakes: memory that could shrink under
+ * us (SIGBUS) or whose table leaves its bounds is refused at attach. Both mappings are MADV_DONTFORK: a child has
+ * sessions of its own, and must not count for its parent.
  */
 #include "control.h"
 
@@ -184,7 +184,7 @@ void segment_count(const struct segment *s, uint32_t database, const struct outc
         db = (struct lessor_segment_database *)(void *)((char *)s->base + s->offset + database * s->stride);
         if (counts->ok > 0) {
                 __atomic_fetch_add(&db->operations_ok, counts->ok, __ATOMIC_RELAXED);
-                /* The coarse clock: a tick of 4 ms is fine enough for "when did it last work", at a third of the cost. */
+                /* The coarse clock: 4 ms are fine enough for "when did it last work", at a third of the cost. */
                 __atomic_store_n(&db->last_success_ns, clock_ns(CLOCK_REALTIME_COARSE), __ATOMIC_RELAXED);
         }
         if (counts->failed > 0)

@@ -16,8 +16,8 @@ void error_may_have_run(lessor_error *e, bool may_have_run);
 void error_retry(lessor_error *e, uint64_t retry_ns);
 
 /*
- * Public calls are no cancellation points: a thread cancelled in the middle of one would keep the reader's role of its
- * session, or a connection. First line of a function that does I/O: `NO_CANCEL;`
+ * Public calls are no cancellation points: a thread cancelled in the middle of one would keep the reader's role of
+ * its session, or a connection. First line of a function that does I/O: `NO_CANCEL;`
  */
 static inline int cancel_disable(void) {
         int before = PTHREAD_CANCEL_ENABLE;

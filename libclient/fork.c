@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A child must lose the parent's fds at once: its session socket (two processes would read each other's answers) and the
- * leased connections (two processes would read each other's replies). pthread_atfork() sees fork(); a page that the
- * kernel wipes in every child (MADV_WIPEONFORK) sees the rest, at the child's first call: a raw clone(2), or a fork
- * handler of the application that calls us before ours has run. vfork and CLONE_VM share the memory: nothing to see, and
- * nothing but exec is sane there.
+ * A child must lose the parent's fds at once: its session socket (two processes would read each other's answers)
+ * and the leased connections (two processes would read each other's replies). pthread_atfork() sees fork(); a page
+ * that the kernel wipes in every child (MADV_WIPEONFORK) sees the rest, at the child's first call: a raw clone(2),
+ * or a fork handler of the application that calls us before ours has run. vfork and CLONE_VM share the memory:
+ * nothing to see, and nothing but exec is sane there.
  *
- * Nobody is waited for: the child's only thread cleans up a table of atomics. One gap is known and harmless: an fd that
- * another thread has just received and not entered yet, or has taken out and not closed yet, stays open in the child.
- * It is CLOEXEC, and the broker ends connections by shutdown(2), which no copy survives.
+ * Nobody is waited for: the child's only thread cleans up a table of atomics. One gap is known and harmless: an fd
+ * that another thread has just received and not entered yet, or has taken out and not closed yet, stays open in the
+ * child. It is CLOEXEC, and the broker ends connections by shutdown(2), which no copy survives.
  *
- * pthread_atfork() handlers cannot be taken back, so the library stays loaded after dlclose(): linked with -z nodelete.
+ * pthread_atfork() handlers cannot be taken back, so the library stays loaded after dlclose(): linked with -z
+ * nodelete.
  */
 #include "fork.h"
 

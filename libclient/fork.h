@@ -6,9 +6,10 @@
  * The epoch is a number that differs between a process and every process it was forked from. What belongs to one
  * process (a session, a lease) remembers the epoch it was made in; where it is met in another, it is the parent's.
  *
- * A guard is a place in a table of all fds the library keeps. A child closes them all at once, before it does anything
- * else with the library; the table is changed by single atomic stores only, so that it is sound at whatever instruction
- * another thread of the parent stood when the fork happened: no lock can be waited for in the child.
+ * A guard is a place in a table of all fds the library keeps. A child closes them all at once, before it does
+ * anything else with the library; the table is changed by single atomic stores only, so that it is sound at
+ * whatever instruction another thread of the parent stood when the fork happened: no lock can be waited for in the
+ * child.
  */
 #include <stdatomic.h>
 #include <stdint.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Our own I/O on a leased connection. Never hiredis' read and write: O_NONBLOCK and the socket timeouts belong to the
- * file description, which others had and have; write(2) raises SIGPIPE; SO_RCVTIMEO restarts with every byte. So: MSG_DONTWAIT,
- * MSG_NOSIGNAL, poll, and a deadline of our own. Only the parser, redisReader, is hiredis'.
+ * Our own I/O on a leased connection. Never hiredis' read and write: O_NONBLOCK and the socket timeouts belong to
+ * the file description, which others had and have; write(2) raises SIGPIPE; SO_RCVTIMEO restarts with every byte.
+ * So: MSG_DONTWAIT, MSG_NOSIGNAL, poll, and a deadline of our own. Only the parser, redisReader, is hiredis'.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -40,8 +40,9 @@ struct exchange {
 };
 
 /*
- * 0: every expected reply is there. LESSOR_E_CONNECTION, LESSOR_E_REPLY_TIMEOUT, LESSOR_E_PROTOCOL, -ENOMEM, other -errno:
- * after any of these nothing that follows on this stream can be told apart, except a timeout when nothing was written.
+ * 0: every expected reply is there. LESSOR_E_CONNECTION, LESSOR_E_REPLY_TIMEOUT, LESSOR_E_PROTOCOL, -ENOMEM, other
+ * -errno: after any of these nothing that follows on this stream can be told apart, except a timeout when nothing
+ * was written.
  */
 int stream_exchange(struct stream *s, struct exchange *x);
 /* Everything sent whole, answered whole, and not a byte more. */

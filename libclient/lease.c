@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lease is clean at its end when that can be proved: every request sent whole and answered whole, not a byte left over,
- * no command that leaves state behind, no raw use, no error. In doubt it is not; then the broker resets or replaces the connection.
+ * A lease is clean at its end when that can be proved: every request sent whole and answered whole, not a byte left
+ * over, no command that leaves state behind, no raw use, no error. In doubt it is not; then the broker resets or
+ * replaces the connection.
  *
  * An error that leaves it open which reply would come next breaks the lease: it is good for nothing but its release.
  */
@@ -90,7 +91,7 @@ int lease_init(struct lessor_lease *l, struct lessor_db *db, int wait_ms, const 
         uint64_t attach = wait_ms < 0 || wait + SLACK_NS > ATTACH_NS ? ATTACH_NS : wait + SLACK_NS;
         enum ask result = ASK_UNSENT;
 
-        /* A broker that was restarted is noticed by the first message to it: nothing was asked yet, so ask the new one. */
+        /* A restarted broker is noticed by the first message to it: nothing was asked yet, so ask the new one. */
         for (int i = 0; i < TRIES && result == ASK_UNSENT; i++) {
                 struct session *s;
                 int r = client_session(db->client, time_after(now, attach), &s, error);

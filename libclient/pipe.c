@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A pipe collects formatted commands in one buffer; running it is one exchange on a lease borrowed for it. An atomic pipe
- * has MULTI in front from the start and gets EXEC at its end; its replies are EXEC's elements, put in the callers' places.
+ * A pipe collects formatted commands in one buffer; running it is one exchange on a lease borrowed for it. An
+ * atomic pipe has MULTI in front from the start and gets EXEC at its end; its replies are EXEC's elements, put in
+ * the callers' places.
  *
  * What answers with more or fewer replies than one (SUBSCRIBE, MONITOR ...) would shift everybody's replies: refused.
  */

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Many threads, one socket: leader and followers. Who asks registers a waiter under the lock, sends, and then either
- * waits on its condition or, if nobody reads, becomes the reader: it polls and receives without the lock, hands each
- * answer to the waiter of that number, and gives the role to the next when its own answer is there or its deadline has
- * passed. A thread that asks alone pays for nothing but sendmsg, poll, recvmsg.
+ * Many threads, one socket: leader and followers. Who asks registers a waiter under the lock, sends, and then
+ * either waits on its condition or, if nobody reads, becomes the reader: it polls and receives without the lock,
+ * hands each answer to the waiter of that number, and gives the role to the next when its own answer is there or
+ * its deadline has passed. A thread that asks alone pays for nothing but sendmsg, poll, recvmsg.
  *
  * The broker answers every LEASE exactly once, so a deadline of ours passes only when it hangs. Then the request is
- * taken back (CANCEL), the broker gets GRACE to answer that, and the asker leaves an orphan behind: a grant that comes
- * later is given back by whoever reads it. If nobody is left who could read it (no lease, no waiter), the session is
- * ended: the broker then takes everything back, and no place is lost to an idle process.
+ * taken back (CANCEL), the broker gets GRACE to answer that, and the asker leaves an orphan behind: a grant that
+ * comes later is given back by whoever reads it. If nobody is left who could read it (no lease, no waiter), the
+ * session is ended: the broker then takes everything back, and no place is lost to an idle process.
  */
 #include "session.h"
 
@@ -27,6 +27,7 @@
 
 #define GRACE_NS (100 * NS_PER_MS) /* for the answer to CANCEL */
 #define UNANSWERED "the broker did not answer in time: it hangs, is stopped, or the host is overloaded"
+#define RECEIVE_NS (uint64_t) SESSION_RECEIVE_MS *NS_PER_MS
 #define SEND_NS (1 * NS_PER_S) /* a broker that does not read for so long is hung */
 
 struct waiter {
@@ -173,7 +174,7 @@ static void session_refused(struct session *s, const struct lessor_msg_error *e)
                 session_end_locked(s, e->outcome, e->text);
 }
 
-/* NULL: the packet may be dealt with. An answer to no waiter's question is for one who has asked and left, if any has. */
+/* NULL: it may be dealt with. An answer to no waiter's question is for one who has asked and left, if any has. */
 static const char *session_check(struct session *s, const union wire_message *m) {
         struct waiter *w = session_find(s, m->header.request);
 
@@ -195,35 +196,57 @@ static void session_malformed(struct session *s, const char *what) {
         session_end_locked(s, LESSOR_E_PROTOCOL, why);
 }
 
-/* Lock held. One packet that is there: true. False: there was none, or the session is over. */
-static bool session_receive(struct session *s) {
+/* What fdpass made of one packet, checked. */
+struct arrival {
+        int result; /* 0, -errno of receiving it */
         struct fdpass_packet packet;
-        union wire_message buffer, message;
-        const char *wrong;
-        unsigned lost;
-        int r = fdpass_receive(s->fd, &buffer, sizeof(buffer), &packet);
+        union wire_message message;
+        const char *wrong; /* NULL: a message of the protocol */
+};
 
+/* Without the lock: only the reader, or whoever holds the lock while there is none, receives. */
+static void session_receive(struct session *s, bool wait, struct arrival *ret) {
+        union wire_message buffer;
+        struct fdpass_packet *p = &ret->packet;
+        unsigned lost;
+
+        ret->result = wait ? fdpass_wait(s->fd, &buffer, sizeof(buffer), p)
+                           : fdpass_receive(s->fd, &buffer, sizeof(buffer), p);
+        if (ret->result < 0 || p->size == 0)
+                return;
+        /* A grant whose fd we had no room for is a good message: it must be told apart, and given back. */
+        lost = p->fds_lost && p->n_fds == 0 && p->size == sizeof(struct lessor_msg_grant);
+        ret->wrong = p->cut ? "a message too long"
+                            : wire_decode(WIRE_FROM_BROKER, &buffer, p->size, p->n_fds + lost, &ret->message);
+}
+
+/* Lock held. True: it was a message. False: there was none, or the session is over. */
+static bool session_arrived(struct session *s, struct arrival *a) {
         /* A reset is told once, before what was still sent to us: read on. */
-        if (r == -EAGAIN || r == -ECONNRESET)
+        if (a->result == -EAGAIN || a->result == -EINTR || a->result == -ECONNRESET)
                 return false;
-        if (r < 0 || packet.size == 0) {
+        if (a->result < 0 || a->packet.size == 0) {
                 session_end_locked(s, LESSOR_E_UNAVAILABLE, "the broker has gone away");
                 return false;
         }
-        /* A grant whose fd we had no room for is a good message: it must be told apart, and given back. */
-        lost = packet.fds_lost && packet.n_fds == 0 && packet.size == sizeof(struct lessor_msg_grant);
-        wrong = packet.cut ? "a message too long"
-                           : wire_decode(WIRE_FROM_BROKER, &buffer, packet.size, packet.n_fds + lost, &message);
-        if (!wrong)
-                wrong = session_check(s, &message);
-        if (wrong)
-                session_malformed(s, wrong);
-        else if (message.header.type == LESSOR_MSG_GRANT)
-                session_granted(s, &message.grant, fd_steal(&packet.fds[0]));
+        if (!a->wrong)
+                a->wrong = session_check(s, &a->message);
+        if (a->wrong)
+                session_malformed(s, a->wrong);
+        else if (a->message.header.type == LESSOR_MSG_GRANT)
+                session_granted(s, &a->message.grant, fd_steal(&a->packet.fds[0]));
         else
-                session_refused(s, &message.error);
-        fdpass_close(&packet);
-        return !wrong;
+                session_refused(s, &a->message.error);
+        fdpass_close(&a->packet);
+        return !a->wrong;
+}
+
+/* Lock held, and nobody reads. Everything that is there. */
+static void session_drain(struct session *s) {
+        struct arrival a;
+        do
+                session_receive(s, false, &a);
+        while (session_arrived(s, &a));
 }
 
 /* A message could not be sent. If the broker has said why it hung up, that is the reason to give. */
@@ -235,26 +258,44 @@ static void session_lost(struct session *s, int error) {
         else if (error != -EPIPE && error != -ECONNRESET)
                 snprintf(why, sizeof(why), "the session failed: %s", lessor_outcome_text(error));
         pthread_mutex_lock(&s->lock);
-        while ((error == -EPIPE || error == -ECONNRESET) && !s->reading && !session_over(s) && session_receive(s))
-                ;
+        if ((error == -EPIPE || error == -ECONNRESET) && !s->reading && !session_over(s))
+                session_drain(s);
         session_end_locked(s, LESSOR_E_UNAVAILABLE, why);
         pthread_mutex_unlock(&s->lock);
 }
 
-/* Lock held, but not while it waits. False: the deadline passed. */
-static bool session_read(struct session *s, uint64_t deadline) {
+/*
+ * Waits for a packet and receives it. recvmsg() alone is a system call less than poll() and recvmsg(), which is a
+ * tenth of a lease's time; but its timeout is the socket's and fixed, so it serves for the beginning of a wait
+ * only.
+ */
+static bool session_wait(struct session *s, bool first, uint64_t deadline, struct arrival *ret) {
         int events;
+
+        if (first && time_left(clock_now(), deadline) >= RECEIVE_NS) {
+                session_receive(s, true, ret);
+                return true;
+        }
+        events = io_poll(s->fd, POLLIN, deadline);
+        if (events > 0)
+                session_receive(s, false, ret);
+        else
+                ret->result = events < 0 ? events : -EAGAIN;
+        return events != 0;
+}
+
+/* Lock held, but not while it waits. False: the deadline passed. */
+static bool session_read(struct session *s, bool first, uint64_t deadline) {
+        struct arrival a;
+        bool in_time;
 
         s->reading = true;
         pthread_mutex_unlock(&s->lock);
-        events = io_poll(s->fd, POLLIN, deadline);
+        in_time = session_wait(s, first, deadline, &a);
         pthread_mutex_lock(&s->lock);
         s->reading = false;
-        if (events > 0)
-                session_receive(s);
-        else if (events < 0)
-                session_end_locked(s, LESSOR_E_UNAVAILABLE, "the session's socket cannot be polled");
-        return events != 0;
+        session_arrived(s, &a);
+        return in_time;
 }
 
 static bool session_follow(struct session *s, struct waiter *w, uint64_t deadline) {
@@ -267,10 +308,12 @@ static bool session_follow(struct session *s, struct waiter *w, uint64_t deadlin
 
 /* Lock held. Until the answer is there, the session is over, or the deadline has passed. */
 static void session_await(struct session *s, struct waiter *w, uint64_t deadline) {
-        bool in_time = true;
+        bool in_time = true, first = true;
 
-        while (in_time && !w->done && !session_over(s))
-                in_time = s->reading ? session_follow(s, w, deadline) : session_read(s, deadline);
+        while (in_time && !w->done && !session_over(s)) {
+                in_time = s->reading ? session_follow(s, w, deadline) : session_read(s, first, deadline);
+                first = false;
+        }
 }
 
 /* Lock held. Whoever leaves hands the reader's role on; an idle session with orphans is ended, see above. */
@@ -395,8 +438,8 @@ void session_return(struct session *s, struct lessor_msg_return *message) {
                 session_lost(s, r);
         pthread_mutex_lock(&s->lock);
         s->held--;
-        while (s->orphans > 0 && !s->reading && !session_over(s) && session_receive(s))
-                ;
+        if (s->orphans > 0 && !s->reading && !session_over(s))
+                session_drain(s);
         session_settle(s);
         pthread_mutex_unlock(&s->lock);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A session: this process' one conversation with the broker, shared by all threads and all leases of a handle. It lives
- * until its last reference is gone, long after it is over (the broker died) if leases still need their counters.
+ * A session: this process' one conversation with the broker, shared by all threads and all leases of a handle. It
+ * lives until its last reference is gone, long after it is over (the broker died) if leases still need their
+ * counters.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -16,6 +17,8 @@
 #include "base/wire.h"
 #include "control.h"
 #include "fork.h"
+
+enum { SESSION_RECEIVE_MS = 250 }; /* SO_RCVTIMEO of an attached session's socket */
 
 struct session {
         atomic_uint references;

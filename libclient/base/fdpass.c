@@ -78,7 +78,7 @@ static void fdpass_collect(struct fdpass_packet *packet, const struct cmsghdr *h
         }
 }
 
-int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *ret) {
+static int fdpass_take(int socket, void *buffer, size_t size, int flags, struct fdpass_packet *ret) {
         struct fdpass_packet packet = {0};
         union fdpass_control control;
         struct iovec part = {.iov_base = buffer, .iov_len = size};
@@ -88,13 +88,11 @@ int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *
         assert(size > 0);
         for (size_t i = 0; i < WIRE_FDS_MAX; i++)
                 packet.fds[i] = -1;
-        do {
-                message = (struct msghdr){.msg_iov = &part,
-                                          .msg_iovlen = 1,
-                                          .msg_control = control.bytes,
-                                          .msg_controllen = sizeof(control.bytes)};
-                received = recvmsg(socket, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        } while (received < 0 && errno == EINTR);
+        message = (struct msghdr){.msg_iov = &part,
+                                  .msg_iovlen = 1,
+                                  .msg_control = control.bytes,
+                                  .msg_controllen = sizeof(control.bytes)};
+        received = recvmsg(socket, &message, flags | MSG_CMSG_CLOEXEC);
         if (received < 0)
                 return -errno;
         for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header))
@@ -106,6 +104,19 @@ int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *
                 fdpass_close(&packet);
         *ret = packet;
         return 0;
+}
+
+int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *ret) {
+        int r;
+
+        do
+                r = fdpass_take(socket, buffer, size, MSG_DONTWAIT, ret);
+        while (r == -EINTR);
+        return r;
+}
+
+int fdpass_wait(int socket, void *buffer, size_t size, struct fdpass_packet *ret) {
+        return fdpass_take(socket, buffer, size, 0, ret);
 }
 
 void fdpass_close(struct fdpass_packet *packet) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* One packet with its fds over a SOCK_SEQPACKET socket. Never blocks, never raises SIGPIPE. Thread-safe. */
+/* One packet with its fds over a SOCK_SEQPACKET socket. Never raises SIGPIPE, blocks where it says so; thread-safe. */
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -19,4 +19,6 @@ struct fdpass_packet {
 
 /* 0; -EAGAIN nothing there; other -errno. On failure no fd is held and *ret is untouched. */
 int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *ret);
+/* Likewise, but waits as long as the socket's SO_RCVTIMEO says before -EAGAIN; -EINTR when a signal came first. */
+int fdpass_wait(int socket, void *buffer, size_t size, struct fdpass_packet *ret);
 void fdpass_close(struct fdpass_packet *packet); /* closes the fds not taken; may be said twice */

@@ -2,6 +2,7 @@
 /* The session: asking, being answered, by many threads at once, and every way a broker can fail us meanwhile. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -442,7 +443,7 @@ TEST(client_session, a_broker_that_breaks_the_protocol_loses_the_session) {
 
 /* ---- limits ---- */
 
-/* The limit is for new fds, those that are open stay: lowered once the script has its socketpair. (poll() needs a place.) */
+/* The limit is for new fds, those that are open stay: lowered once the script has its socketpair; 1, for poll(). */
 static void one_without_room(struct fake *f, void *data) {
         struct rlimit before, none = {.rlim_cur = 1};
         union wire_message m;
@@ -601,4 +602,84 @@ TEST(client_session, threads_that_come_first_together_attach_once) {
         lessor_close(l);
         fake_stop(&f);
         check_eq(f.sessions, 1);
+}
+
+TEST(client_session, a_process_may_hold_many_leases) {
+        enum { LEASES = 150 };
+        lessor_lease *leases[LEASES];
+        redisContext *contexts[LEASES];
+        struct fake f;
+        lessor *l;
+
+        fake_init(&f);
+        f.attached.requests_max = 1; /* unanswered ones, that is */
+        fake_run(&f, fake_serve, NULL);
+        l = client_open(&f);
+        for (int i = 0; i < LEASES; i++) {
+                leases[i] = client_lease(l);
+                contexts[i] = lessor_context(leases[i]);
+                check(contexts[i]);
+        }
+        for (int i = 0; i < LEASES; i++)
+                check(lessor_lease_of(contexts[i]) == leases[i]);
+        for (int i = 0; i < LEASES; i++)
+                lessor_release(leases[i]);
+        lessor_close(l);
+        fake_stop(&f);
+        check_eq(f.returned, LEASES);
+}
+
+struct cancelled {
+        lessor_db *db;
+        pthread_barrier_t asking;
+        atomic_bool went_on;
+};
+
+static void ask_once(struct cancelled *c) {
+        lessor_error e;
+        lessor_lease *lease = lessor_acquire(c->db, 5000, &e);
+        atomic_store(&c->went_on, lease != NULL);
+        lessor_release(lease);
+}
+
+static void *ask_and_be_cancelled(void *data) {
+        ask_once(data);
+        pthread_testcancel(); /* here, with no variable on the stack: AddressSanitizer does not see frames end by this */
+        return NULL;
+}
+
+static void grants_after_a_while(struct fake *f, void *data) {
+        struct cancelled *c = data;
+        union wire_message m, r;
+        int redis;
+
+        need(f, fake_attach(f));
+        need(f, fake_receive(f, LESSOR_MSG_LEASE, &m));
+        pthread_barrier_wait(&c->asking);
+        pthread_barrier_wait(&c->asking);
+        redis = fake_grant(f, &m);
+        need(f, fake_receive(f, LESSOR_MSG_RETURN, &r));
+        close(redis);
+        need(f, fake_gone(f));
+}
+
+TEST(client_session, a_thread_cancelled_while_it_waits_finishes_the_call) {
+        struct cancelled c = {0};
+        pthread_t thread;
+        struct fake f;
+        lessor *l;
+        void *end;
+
+        pthread_barrier_init(&c.asking, NULL, 2);
+        fake_start(&f, grants_after_a_while, &c);
+        l = client_open(&f);
+        c.db = client_db(l, NULL);
+        check_eq(pthread_create(&thread, NULL, ask_and_be_cancelled, &c), 0);
+        pthread_barrier_wait(&c.asking);
+        check_eq(pthread_cancel(thread), 0);
+        pthread_barrier_wait(&c.asking);
+        check_eq(pthread_join(thread, &end), 0);
+        check(end == PTHREAD_CANCELED && atomic_load(&c.went_on));
+        lessor_close(l);
+        fake_stop(&f);
 }
