@@ -65,7 +65,7 @@ static bool print_spread(const char *name, json_t *o) {
 static void print_extra(json_t *object, const char *prefix);
 
 static void print_figure(const char *name, json_t *value) {
-        char prefix[96];
+        char prefix[128];
         if (json_is_object(value)) {
                 snprintf(prefix, sizeof(prefix), "%s.", name);
                 if (!print_spread(name, value))

@@ -1,7 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * direct: what a lease costs once it is held. One worker says SET and GET in turn, on a lease and on a private hiredis
- * connection to the same server, in slices of some 10 ms, ABBA; the worker on one CPU, Redis on another, where there are two.
+ * connection to the same server, in slices of a few milliseconds, ABBA.
+ *
+ * In four situations, each the same for both sides, because they answer differently: by Unix socket and by TCP, Redis on
+ * another CPU than the worker, as it mostly is (unix_two_cpus is the ratio told), and both on one CPU, where no wake-up
+ * from CPU to CPU hides what the client itself costs. With --socket there is only the one that is found.
+ *
+ * The machine's speed drifts more from second to second than the sides differ: what is told as the subject's figure is
+ * the reference's median times the median ratio of neighbouring slices.
  */
 #include <string.h>
 #include <sys/resource.h>
@@ -12,7 +19,7 @@
 #include "bench.h"
 #include "syscalls.h"
 
-enum { SLICE_PAIRS = 200, SLICES = 40, TRACED_PAIRS = 500 };
+enum { SLICE_PAIRS = 50, SLICES = 50, TRACED_PAIRS = 500 };
 
 static const char VALUE[] = "0123456789abcdef0123456789abcdef";
 
@@ -25,6 +32,14 @@ struct side {
         struct sample slices, rounds; /* operations per second */
         double redis_us, client_us, operations;
         lessor_error error; /* of the lease */
+};
+
+struct placement {
+        const char *name, *database;
+        int cpu; /* of Redis; -1: wherever it is */
+        struct side reference, subject;
+        struct sample paired;       /* subject / reference of slices side by side */
+        struct sample paired_round; /* their medians, by round */
 };
 
 static bool expect(redisReply *reply, const char *text) {
@@ -50,9 +65,8 @@ static double own_cpu_us(void) {
                (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
 }
 
-/* `admin` may be NULL: Redis' CPU is not asked for then. */
-static int slice(struct servers *s, struct side *side, redisContext *admin) {
-        double redis = admin ? servers_redis_cpu_us(admin) : 0, own = own_cpu_us();
+static int slice(struct servers *s, struct side *side, redisContext *admin, double asking_us) {
+        double redis = servers_redis_cpu_us(admin), own = own_cpu_us();
         uint64_t start = clock_now(), end;
 
         for (int i = 0; i < SLICE_PAIRS; i++)
@@ -61,34 +75,41 @@ static int slice(struct servers *s, struct side *side, redisContext *admin) {
                                             side->lease ? side->error.text : side->connection->errstr);
         end = clock_now();
         side->client_us += own_cpu_us() - own;
-        side->redis_us += (admin ? servers_redis_cpu_us(admin) : 0) - redis;
+        side->redis_us += servers_redis_cpu_us(admin) - redis - asking_us;
         side->operations += 2 * SLICE_PAIRS;
         sample_add(&side->slices, 2 * SLICE_PAIRS * 1e9 / (double)(end - start));
         return 0;
 }
 
-static int run_round(struct servers *s, struct side *reference, struct side *subject, redisContext *admin,
-                     struct sample *paired) {
-        sample_clear(&reference->slices);
-        sample_clear(&subject->slices);
-        for (int i = 0; i < SLICES; i++) {
-                struct side *first = i & 1 ? subject : reference, *second = i & 1 ? reference : subject;
-                int r = slice(s, first, admin);
+static int run_round(struct servers *s, struct placement *p, redisContext *admin, double asking_us) {
+        struct sample ratios = {0};
+        int r = 0;
+
+        if (p->cpu >= 0)
+                servers_pin(s->redis, p->cpu);
+        for (int i = 0; i < SLICES && r == 0; i++) {
+                struct side *first = i & 1 ? &p->subject : &p->reference, *second = i & 1 ? &p->reference : &p->subject;
+                r = slice(s, first, admin, asking_us);
                 if (r == 0)
-                        r = slice(s, second, admin);
-                if (r < 0)
-                        return r;
-                sample_add(paired, subject->slices.values[i] / reference->slices.values[i]);
+                        r = slice(s, second, admin, asking_us);
+                if (r == 0)
+                        sample_add(&ratios, p->subject.slices.values[i] / p->reference.slices.values[i]);
         }
-        sample_add(&reference->rounds, sample_median(&reference->slices));
-        sample_add(&subject->rounds, sample_median(&subject->slices));
-        return 0;
+        for (size_t i = 0; i < ratios.n; i++)
+                sample_add(&p->paired, ratios.values[i]);
+        sample_add(&p->paired_round, sample_median(&ratios));
+        sample_add(&p->reference.rounds, sample_median(&p->reference.slices));
+        sample_add(&p->subject.rounds, sample_median(&p->subject.slices));
+        sample_clear(&p->reference.slices);
+        sample_clear(&p->subject.slices);
+        sample_deinit(&ratios);
+        return r;
 }
 
 /* ---- system calls, in a traced child: of the reference by a connection of the child, of the subject by a lease -- */
 
 struct traced {
-        const char *socket;
+        const char *socket, *database;
         struct side *side; /* connected anew in the child */
 };
 
@@ -108,7 +129,7 @@ static void traced_work(void *argument) {
         lessor_db *db;
         struct servers ignored;
 
-        if (lessor_open(t->socket, &l) < 0 || lessor_database(l, NULL, &db, NULL) != 0)
+        if (lessor_open(t->socket, &l) < 0 || lessor_database(l, t->database, &db, NULL) != 0)
                 _exit(1);
         lessor_lease *lease = lessor_acquire(db, 5000, NULL);
         if (!lease)
@@ -120,94 +141,139 @@ static void traced_work(void *argument) {
         marked_pairs(t->side);
 }
 
-static json_t *syscalls_per_op(const char *socket, const struct side *side) {
+static json_t *syscalls_per_op(const char *socket, const char *database, const struct side *side) {
         struct side copy = *side;
-        int64_t n = syscalls_count(traced_work, &(struct traced){socket, &copy});
+        int64_t n = syscalls_count(traced_work, &(struct traced){socket, database, &copy});
         return n < 0 ? json_null() : json_real((double)n / (2 * TRACED_PAIRS));
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 
-static void tell(struct side *reference, struct side *subject, struct sample *paired, double connections,
-                 const char *socket, json_t *extra) {
-        bench_put(extra, "paired_ratio",
-                  json_pack("{s:f, s:f, s:f}", "median", sample_median(paired), "p25", sample_quantile(paired, 0.25),
-                            "p75", sample_quantile(paired, 0.75)));
-        bench_put(extra, "subject_ops_per_s", bench_spread(&subject->rounds));
-        bench_put(extra, "reference_ops_per_s", bench_spread(&reference->rounds));
-        bench_put(extra, "redis_cpu_us_per_op", json_real(subject->redis_us / subject->operations));
-        bench_put(extra, "reference_redis_cpu_us_per_op", json_real(reference->redis_us / reference->operations));
-        bench_put(extra, "client_cpu_us_per_op", json_real(subject->client_us / subject->operations));
-        bench_put(extra, "reference_client_cpu_us_per_op", json_real(reference->client_us / reference->operations));
-        bench_put(extra, "syscalls_per_op", syscalls_per_op(socket, subject));
-        bench_put(extra, "reference_syscalls_per_op", syscalls_per_op(socket, reference));
-        bench_put(extra, "redis_connections", json_real(connections));
+static json_t *tell_placement(struct placement *p, const char *socket) {
+        json_t *o = json_object();
+        double ours = p->subject.operations, theirs = p->reference.operations;
+        bench_put(o, "ratio", bench_spread(&p->paired_round));
+        bench_put(o, "ratio_p25", json_real(sample_quantile(&p->paired, 0.25)));
+        bench_put(o, "ratio_p75", json_real(sample_quantile(&p->paired, 0.75)));
+        bench_put(o, "ops_per_s", bench_spread(&p->subject.rounds));
+        bench_put(o, "reference_ops_per_s", bench_spread(&p->reference.rounds));
+        bench_put(o, "redis_cpu_us_per_op", json_real(p->subject.redis_us / ours));
+        bench_put(o, "reference_redis_cpu_us_per_op", json_real(p->reference.redis_us / theirs));
+        bench_put(o, "client_cpu_us_per_op", json_real(p->subject.client_us / ours));
+        bench_put(o, "reference_client_cpu_us_per_op", json_real(p->reference.client_us / theirs));
+        bench_put(o, "syscalls_per_op", syscalls_per_op(socket, p->database, &p->subject));
+        bench_put(o, "reference_syscalls_per_op", syscalls_per_op(socket, p->database, &p->reference));
+        return o;
 }
 
-static int measure(const struct bench_options *o, struct servers *s, struct side *reference, struct side *subject,
-                   struct bench_result *ret, const char *socket) {
-        redisContext *admin = bench_connect_like(s, reference->connection->fd);
-        struct sample paired = {0};
-        int r = admin ? 0 : -EIO;
+static int placement_init(struct placement *p, struct servers *s, lessor *l) {
+        lessor_db *db;
+        lessor_error e;
 
-        for (unsigned i = 0; i < o->rounds && r == 0; i++)
-                r = run_round(s, reference, subject, admin, &paired);
-        if (r == 0) {
-                ret->value = sample_median(&subject->rounds);
-                ret->reference = sample_median(&reference->rounds);
-                tell(reference, subject, &paired, servers_redis_connections(admin), socket, ret->extra);
-                bench_put(ret->extra, "worker_cpu", json_integer(s->cpu_client));
-                bench_put(ret->extra, "redis_cpu", o->socket ? json_null() : json_integer(s->cpu_server));
+        p->reference = (struct side){.name = "private connection", .pair = reference_pair};
+        p->subject = (struct side){.name = "lease", .pair = subject_pair};
+        snprintf(p->subject.key, sizeof(p->subject.key), "lessor:bench:%d", (int)getpid());
+        memcpy(p->reference.key, p->subject.key, sizeof(p->subject.key));
+        if (lessor_database(l, p->database, &db, &e) != 0)
+                return servers_fail(s, e.code, "cannot attach: %s", e.text);
+        p->subject.lease = lessor_acquire(db, 5000, &e);
+        if (!p->subject.lease)
+                return servers_fail(s, e.code, "cannot lease: %s", e.text);
+        p->reference.connection = bench_connect_like(s, lessor_context(p->subject.lease)->fd);
+        return p->reference.connection ? 0 : -EIO;
+}
+
+static void placement_deinit(struct placement *p) {
+        if (p->reference.connection) {
+                freeReplyObject(redisCommand(p->reference.connection, "DEL %s", p->reference.key));
+                redisFree(p->reference.connection);
         }
+        lessor_release(p->subject.lease);
+        sample_deinit(&p->reference.slices);
+        sample_deinit(&p->reference.rounds);
+        sample_deinit(&p->subject.slices);
+        sample_deinit(&p->subject.rounds);
+        sample_deinit(&p->paired);
+        sample_deinit(&p->paired_round);
+}
+
+enum { PLACEMENTS = 4 };
+
+/* Which can be had here, the one whose ratio is told first; returns how many. */
+static unsigned choose_placements(const struct bench_options *o, const struct servers *s, struct placement *ret) {
+        int one = s->cpu_client, other = s->cpu_server;
+        unsigned n = 0;
+
+        if (o->socket)
+                ret[n++] = (struct placement){.name = "as_it_is", .cpu = -1};
+        else if (one != other)
+                ret[n++] = (struct placement){.name = "unix_two_cpus", .cpu = other};
+        if (!o->socket)
+                ret[n++] = (struct placement){.name = "unix_one_cpu", .cpu = one};
+        if (!o->socket && one != other)
+                ret[n++] = (struct placement){.name = "tcp_two_cpus", .cpu = other, .database = "tcp"};
+        if (!o->socket)
+                ret[n++] = (struct placement){.name = "tcp_one_cpu", .cpu = one, .database = "tcp"};
+        return n;
+}
+
+static void tell(struct placement *p, unsigned n, const char *socket, redisContext *admin, struct bench_result *ret) {
+        ret->reference = sample_median(&p[0].reference.rounds);
+        ret->value = ret->reference * sample_median(&p[0].paired);
+        bench_put(ret->extra, "placement", json_string(p[0].name));
+        bench_put(ret->extra, "redis_connections", json_real(servers_redis_connections(admin)));
+        for (unsigned i = 0; i < n; i++)
+                bench_put(ret->extra, p[i].name, tell_placement(&p[i], socket));
+        bench_put(ret->extra, "syscalls_per_op",
+                  json_incref(json_object_get(json_object_get(ret->extra, p[0].name), "syscalls_per_op")));
+}
+
+static int measure(const struct bench_options *o, struct servers *s, lessor *l, const char *socket,
+                   struct bench_result *ret) {
+        struct placement placements[PLACEMENTS] = {0};
+        unsigned n = choose_placements(o, s, placements);
+        redisContext *admin = NULL;
+        double asking_us;
+        int r = 0;
+
+        for (unsigned i = 0; i < n && r == 0; i++)
+                r = placement_init(&placements[i], s, l);
+        admin = r == 0 ? bench_connect_like(s, placements[0].reference.connection->fd) : NULL;
+        if (!admin)
+                r = -EIO;
+        servers_pin(0, s->cpu_client);
+        asking_us = admin ? servers_redis_cpu_of_asking_us(admin) : 0;
+        for (unsigned i = 0; i < o->rounds * n && r == 0; i++)
+                r = run_round(s, &placements[i % n], admin, asking_us);
+        if (r == 0)
+                tell(placements, n, socket, admin, ret);
         if (admin)
                 redisFree(admin);
-        sample_deinit(&paired);
-        sample_deinit(&reference->slices);
-        sample_deinit(&reference->rounds);
-        sample_deinit(&subject->slices);
-        sample_deinit(&subject->rounds);
+        for (unsigned i = 0; i < n; i++)
+                placement_deinit(&placements[i]);
         return r;
 }
 
-static int with_database(const struct bench_options *o, struct servers *s, struct bench_result *ret, lessor_db *db,
-                         const char *socket) {
-        struct side reference = {.name = "private connection", .pair = reference_pair};
-        struct side subject = {.name = "lease", .pair = subject_pair};
-        lessor_error e;
-        int r = -EIO;
+static int start(struct servers *s) {
+        char config[512];
+        int r = servers_start_redis(s);
 
-        snprintf(subject.key, sizeof(subject.key), "lessor:bench:%d", (int)getpid());
-        memcpy(reference.key, subject.key, sizeof(subject.key));
-        subject.lease = lessor_acquire(db, 5000, &e);
-        if (!subject.lease)
-                return servers_fail(s, e.code, "cannot lease: %s", e.text);
-        reference.connection = bench_connect_like(s, lessor_context(subject.lease)->fd);
-        if (reference.connection) {
-                servers_pin(0, s->cpu_client);
-                r = measure(o, s, &reference, &subject, ret, socket);
-                freeReplyObject(redisCommand(reference.connection, "DEL %s", subject.key));
-                redisFree(reference.connection);
-        }
-        lessor_release(subject.lease);
-        return r;
+        snprintf(config, sizeof(config),
+                 "databases:\n  main: {db: 0, unix_socket: %s}\n  tcp: {db: 0, host: 127.0.0.1, port: %u}\n",
+                 s->redis_socket, s->redis_port);
+        return r < 0 ? r : servers_start_broker(s, config);
 }
 
 static int run(const struct bench_options *o, struct servers *s, struct bench_result *ret) {
-        const char *socket = bench_broker(o, s, 4);
+        const char *socket = o->socket ? o->socket : s->broker_socket;
         lessor *l;
-        lessor_db *db;
-        lessor_error e;
-        int r;
+        int r = o->socket ? 0 : start(s);
 
-        if (!socket)
-                return -EIO;
-        r = lessor_open(socket, &l);
         if (r < 0)
-                return servers_fail(s, r, "%s: %s", socket, strerror(-r));
-        if (lessor_database(l, NULL, &db, &e) != 0)
-                r = servers_fail(s, e.code, "cannot attach: %s", e.text);
-        else
-                r = with_database(o, s, ret, db, socket);
+                return r;
+        if (lessor_open(socket, &l) < 0)
+                return servers_fail(s, -EINVAL, "%s cannot be the path of a socket", socket);
+        r = measure(o, s, l, socket, ret);
         lessor_close(l);
         return r;
 }

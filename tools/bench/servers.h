@@ -16,6 +16,7 @@
 struct servers {
         char directory[48], instance[32];
         char redis_socket[80], broker_socket[80];
+        unsigned redis_port;        /* on 127.0.0.1, besides the socket */
         pid_t redis, broker;        /* 0: not running */
         int cpu_client, cpu_server; /* different where the machine has two we may use */
         char error[512];
@@ -45,7 +46,8 @@ void servers_raise_files(void); /* RLIMIT_NOFILE up to its hard limit */
 redisContext *servers_connect(struct servers *s);
 /* What Redis itself says. CPU: user and system time of the whole process, in microseconds. */
 double servers_redis_cpu_us(redisContext *c);
-double servers_redis_connections(redisContext *c); /* ever accepted */
+double servers_redis_cpu_of_asking_us(redisContext *c); /* what the question above adds to the next answer */
+double servers_redis_connections(redisContext *c);      /* ever accepted */
 
 /* Polls the broker's status segment until `done` says so, at most 10 s. */
 int servers_wait_status(struct servers *s, bool (*done)(const struct lessor_status *status, void *argument),
