@@ -30,7 +30,7 @@ static bool accepts(const char *path) {
         return up;
 }
 
-static void prepare(struct broker *b, const char *fmt, va_list args) {
+__attribute__((format(printf, 2, 0))) static void prepare(struct broker *b, const char *fmt, va_list args) {
         char *text, name[LESSOR_NAME_SIZE + 8];
 
         *b = (struct broker){0};

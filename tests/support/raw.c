@@ -171,7 +171,7 @@ static int outcome(const union raw_message *m) {
 
 int raw_lookup(int socket, const char *name) {
         struct lessor_msg_lookup lookup = raw_lookup_message(2, name);
-        union raw_message answer;
+        union raw_message answer = {0};
         if (raw_say(socket, &lookup) < 0 || !raw_expect(socket, LESSOR_MSG_DATABASE, &answer))
                 return outcome(&answer);
         return (int)answer.database.database;

@@ -22,7 +22,7 @@ static void control_close(struct redis *r) {
 
 /* One attempt: a context that has got a PONG, or NULL. */
 static redisContext *try_connect(const struct redis *r) {
-        struct timeval limit = {.tv_sec = ANSWER_S * PROCESS_SLOW};
+        struct timeval limit = {.tv_sec = (time_t)ANSWER_S * PROCESS_SLOW};
         redisContext *c = redisConnectUnix(r->socket);
         redisReply *reply = NULL;
 

@@ -33,7 +33,8 @@ static unsigned chance(struct worker *w, unsigned below) {
 }
 
 /* The first of its kind is kept for the report. */
-static void say_once(struct worker *w, unsigned bit, char text[DEMO_TEXT], const char *fmt, va_list args) {
+__attribute__((format(printf, 4, 0))) static void say_once(struct worker *w, unsigned bit, char text[DEMO_TEXT],
+                                                           const char *fmt, va_list args) {
         if (!(atomic_fetch_or(&w->board->said, bit) & bit))
                 vsnprintf(text, DEMO_TEXT, fmt, args);
 }
@@ -127,7 +128,7 @@ static void pipeline(struct worker *w, unsigned flags) {
         else if (n != (size_t)2 * PIPE_PAIRS)
                 count_wrong(w, "a pipeline of %d gave %zu replies", 2 * PIPE_PAIRS, n);
         else
-                for (unsigned i = 0; i < PIPE_PAIRS; i++)
+                for (size_t i = 0; i < PIPE_PAIRS; i++)
                         if (is_reply(w, "SET in a pipeline", r[2 * i], REDIS_REPLY_STATUS, &e) &&
                             is_reply(w, "GET in a pipeline", r[2 * i + 1], REDIS_REPLY_STRING, &e))
                                 check_value(w, keys[i], r[2 * i + 1]);
