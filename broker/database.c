@@ -162,6 +162,13 @@ static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
         log_error("upstream: cannot dial db=%s error=%s", name_of(db), LOG_QUOTE(db->last_error));
 }
 
+/* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */
+static void set_timer(struct database_request *request, uint64_t now) {
+        uint64_t left = time_left(now, request->deadline);
+        struct timeval wait = timeval_of(left < WAIT_MAX_NS ? left : WAIT_MAX_NS);
+        event_add(&request->timer, &wait);
+}
+
 static void grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now) {
         struct connection *c = connection_of(db, conn);
         struct database_request *request = container_of(waiter, struct database_request, waiter);
@@ -171,6 +178,7 @@ static void grant(struct database *db, struct pool_conn *conn, struct pool_waite
         if (state != LINK_QUIET) {
                 pool_ungrant(&db->pool, conn, waiter, state == LINK_STRAY ? POOL_DISCARD_STRAY : POOL_DISCARD_LOST,
                              now);
+                set_timer(request, now); /* it may have none: see database_lease() */
                 return;
         }
         wire_init(&message, LESSOR_MSG_GRANT, request->caller.request);
@@ -243,6 +251,7 @@ void database_lease(struct database_request *request) {
         uint64_t wait_ns = request->wait_ns == LESSOR_WAIT_DEFAULT ? db->o.config->wait_timeout_ns : request->wait_ns;
 
         evtimer_assign(&request->timer, db->o.loop->base, on_deadline, request);
+        request->deadline = time_after(now, wait_ns);
         int r = pool_lease(&db->pool, &request->waiter, request->caller.session, now);
         if (r == LESSOR_E_EXHAUSTED) {
                 db->counters.exhausted++;
@@ -253,9 +262,9 @@ void database_lease(struct database_request *request) {
                 refuse_for_trouble(request, r, now);
                 return;
         }
-        /* Does not wait at all: the timer of 0 fires in the next turn, after what is free has been handed out. */
-        struct timeval wait = timeval_of(wait_ns < WAIT_MAX_NS ? wait_ns : WAIT_MAX_NS);
-        event_add(&request->timer, &wait);
+        /* Alone in the queue before a free connection: served at once, and without a timer. */
+        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
+                set_timer(request, now);
         pump(db, now);
 }
 

@@ -33,7 +33,8 @@ struct database_request {
         struct pool_waiter waiter;
         struct event timer;
         struct database *database;
-        uint64_t wait_ns;
+        uint64_t wait_ns;  /* as asked */
+        uint64_t deadline; /* set by database_lease() */
         struct database_caller caller;
 };
 
