@@ -268,9 +268,11 @@ static void open_stop(struct letter *letter) {
 static void stop_threads(struct broker *b) {
         for (unsigned i = 0; i < b->n_threads_ready; i++) {
                 struct session_set *thread = &b->threads[i];
-                struct stop *stop = thread->loop.running ? calloc(1, sizeof(*stop)) : NULL;
-                if (!thread->loop.running)
+                if (!thread->loop.running) {
+                        session_end_all(thread, "the broker is stopping");
                         continue;
+                }
+                struct stop *stop = calloc(1, sizeof(*stop));
                 if (!stop)
                         _exit(EXIT_FAILURE); /* out of memory while stopping: no worse than being killed */
                 stop->thread = thread;

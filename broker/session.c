@@ -385,10 +385,10 @@ static bool admit(struct session_host *host) {
         return false;
 }
 
-static void turn_away(int fd, const char *text) {
+static void turn_away(int fd, int outcome, const char *text) {
         union wire_message message;
         wire_init(&message, LESSOR_MSG_ERROR, 0);
-        message.error.outcome = LESSOR_E_LIMIT;
+        message.error.outcome = outcome;
         message.error.flags = LESSOR_FATAL;
         wire_string(message.error.text, sizeof(message.error.text), text);
         (void)fdpass_send(fd, &message, message.header.size, NULL, 0);
@@ -397,16 +397,20 @@ static void turn_away(int fd, const char *text) {
 
 void session_accept(struct session_set *set, int fd) {
         struct session_host *host = set->host;
+        if (set->ended) { /* the first thread handed him over before it was told to stop itself */
+                turn_away(fd, LESSOR_E_UNAVAILABLE, "the broker is stopping");
+                return;
+        }
         if (!admit(host)) {
                 log_warning("session: refused, max_sessions=%u are attached", host->max_sessions);
-                turn_away(fd, "the broker has reached max_sessions");
+                turn_away(fd, LESSOR_E_LIMIT, "the broker has reached max_sessions");
                 return;
         }
         struct session *s = calloc(1, sizeof(*s));
         if (!s || peer_init(&s->peer, set->loop.base, fd, &ops) < 0) {
                 free(s);
                 atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
-                turn_away(fd, "the broker is out of memory");
+                turn_away(fd, LESSOR_E_LIMIT, "the broker is out of memory");
                 return;
         }
         s->set = set;
@@ -417,6 +421,7 @@ void session_accept(struct session_set *set, int fd) {
 }
 
 void session_end_all(struct session_set *set, const char *why) {
+        set->ended = true;
         list_for_each_safe (&set->sessions, it, next) {
                 struct session *s = container_of(it, struct session, link);
                 peer_end(&s->peer, LESSOR_E_UNAVAILABLE, why);

@@ -33,10 +33,12 @@ struct session_set {
         struct loop loop;
         struct session_host *host;
         struct list sessions;
+        bool ended; /* by session_end_all() */
 };
 
-void session_accept(struct session_set *set, int fd);           /* takes the fd; on the set's thread */
-void session_end_all(struct session_set *set, const char *why); /* tells each, frees each: the broker stops */
+void session_accept(struct session_set *set, int fd); /* takes the fd; on the set's thread */
+/* The broker stops: tells each, frees each, and turns away whoever comes from now on. */
+void session_end_all(struct session_set *set, const char *why);
 
 extern const struct database_ops session_database_ops;
 

@@ -15,6 +15,7 @@
 #include "support/check.h"
 #include "support/host.h"
 #include "support/process.h"
+#include "support/raw.h"
 #include "support/sandbox.h"
 
 enum { NOT_PERMITTED = 77, SOON_MS = 10000 };
@@ -126,6 +127,40 @@ TEST(lifecycle, a_stop_closes_every_connection_nobody_holds) {
         check_soon(redis_connections(&h.redis, NULL) == 0, SOON_MS);
         broker_free(&h.broker);
         redis_stop(&h.redis);
+}
+
+static uint64_t sessions_ever(const struct broker *b) {
+        struct lessor_status status = {0};
+        check_eq(lessor_status_open(b->instance, &status), 0);
+        uint64_t total = lessor_status_word(&status.header->sessions_total);
+        lessor_status_close(&status);
+        return total;
+}
+
+static int connect_again_and_again(unsigned index, void *arg) {
+        const char *path = arg;
+        for (uint64_t deadline = now_ms() + 60000; now_ms() < deadline && access(path, F_OK) == 0;) {
+                int fd = raw_connect(path);
+                if (fd >= 0)
+                        close(fd);
+        }
+        return 0;
+}
+
+/* Who is on his way from the first thread to another one while all of them stop is nobody's session. */
+TEST(lifecycle, a_stop_in_a_storm_of_newcomers_is_a_clean_stop) {
+        struct workers w;
+        struct broker b;
+
+        broker_prepare(&b, "threads: 3\ndatabases: {main: {unix_socket: /nowhere}}\n");
+        for (unsigned round = 0; round < 5; round++) {
+                broker_launch(&b);
+                workers_start(&w, 3, connect_again_and_again, b.socket);
+                check_soon(sessions_ever(&b) > 100, SOON_MS);
+                broker_stop(&b);
+                check_eq(workers_wait(&w, SOON_MS), 3);
+        }
+        broker_free(&b);
 }
 
 TEST(lifecycle, a_symbolic_link_at_the_socket_path_is_refused) {
