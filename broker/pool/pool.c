@@ -154,6 +154,9 @@ void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now) {
 }
 
 void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, uint64_t now, uint64_t random) {
+        /* Several dials may be out when the server goes: they fail for one reason, and are one failure in a row. */
+        bool another = conn->since > pool->last_failure;
+        uint64_t pause = 0;
         move(pool, conn, CONN_VACANT, now);
         pool->trouble = outcome;
         if (outcome == LESSOR_E_LOADING) {
@@ -161,7 +164,10 @@ void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, ui
                 return;
         }
         pool->stats.failed++;
-        uint64_t pause = backoff_fail(&pool->backoff, random);
+        if (another) {
+                pool->last_failure = now;
+                pause = backoff_fail(&pool->backoff, random);
+        }
         if (outcome == LESSOR_E_CREDENTIALS) {
                 /* Only an operator can mend it: everybody is told at once, and it is tried again seldom. */
                 pool->refusal = outcome;
@@ -169,10 +175,9 @@ void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, ui
                 pool->giving_up = pool->waiting;
                 return;
         }
-        /* Several dials may be out when the server goes: the first to fail sets the pace. */
         if (pool->next_dial <= now)
                 pool->next_dial = time_after(now, pause);
-        if (pool->backoff.failures % pool->limits.retry_attempts == 0)
+        if (another && pool->backoff.failures % pool->limits.retry_attempts == 0)
                 pool->giving_up = pool->waiting;
 }
 

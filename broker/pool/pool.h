@@ -73,11 +73,12 @@ struct pool {
         struct list queue;
         unsigned waiting;
         struct backoff backoff;
-        uint64_t next_dial;  /* no dial before this */
-        int refusal;         /* LESSOR_E_CREDENTIALS ...: whoever asks before next_dial is refused with it; 0: none */
-        int trouble;         /* the last dial's outcome, 0 after a success */
-        unsigned giving_up;  /* so many at the head of the queue are to be told of `trouble` */
-        uint64_t last_lease; /* the number */
+        uint64_t next_dial;    /* no dial before this */
+        uint64_t last_failure; /* when a dial begun after the failure before failed */
+        int refusal;           /* LESSOR_E_CREDENTIALS ...: whoever asks before next_dial is refused with it; 0: none */
+        int trouble;           /* the last dial's outcome, 0 after a success */
+        unsigned giving_up;    /* so many at the head of the queue are to be told of `trouble` */
+        uint64_t last_lease;   /* the number */
         struct pool_stats stats;
         struct pool_conn *conns; /* max_connections of them, owned */
 };

@@ -244,7 +244,7 @@ POOL_TEST(after_so_many_failed_dials_those_who_wait_are_told) {
         struct pool_conn *first = expect(POOL_DIAL).conn, *second = expect(POOL_DIAL).conn;
         pool_dial_failed(&pool, first, LESSOR_E_UPSTREAM, now, 0);
         pool_dial_failed(&pool, second, LESSOR_E_UPSTREAM, now, 0);
-        for (unsigned failures = 2; failures < 5; failures++) {
+        for (unsigned failures = 1; failures < 5; failures++) {
                 expect(POOL_NOTHING);
                 now = pool_wakeup(&pool);
                 pool_dial_failed(&pool, expect(POOL_DIAL).conn, LESSOR_E_UPSTREAM, now, 0);
@@ -275,6 +275,25 @@ POOL_TEST(while_dials_fail_only_one_is_out) {
         expect(POOL_NOTHING);
         now += 60 * NS_PER_S;
         expect(POOL_NOTHING);
+}
+
+POOL_TEST(dials_that_were_out_together_fail_once) {
+        struct pool_conn *conns[MAX];
+        for (unsigned i = 0; i < MAX; i++)
+                ask(i);
+        for (unsigned i = 0; i < MAX; i++)
+                conns[i] = expect(POOL_DIAL).conn;
+        for (unsigned i = 0; i < MAX; i++) {
+                pool_dial_failed(&pool, conns[i], LESSOR_E_UPSTREAM, now, UINT64_MAX);
+                now += i == 0 ? 0 : NS_PER_MS;
+        }
+        check_eq(pool.stats.failed, MAX);
+        check_eq(pool.backoff.failures, 1);
+        check(pool.next_dial - now <= 50 * NS_PER_MS);
+        now = pool.next_dial;
+        pool_dial_failed(&pool, expect(POOL_DIAL).conn, LESSOR_E_UPSTREAM, now, UINT64_MAX);
+        check_eq(pool.backoff.failures, 2);
+        check(pool.next_dial - now <= 2 * NS_PER_S);
 }
 
 POOL_TEST(wrong_credentials_are_told_at_once_and_never_retried_hot) {
