@@ -101,24 +101,33 @@ struct job {
         const struct bench_options *options;
 };
 
+static int broke_off(const struct bench *b, const struct servers *s) {
+        char words[384];
+        servers_last_words(s, words, sizeof(words));
+        fprintf(stderr, "lessor bench %s: %s%s%s\n", b->name, s->error, words[0] ? "\nlessord's last words: " : "",
+                words);
+        return EXIT_NO_SUCH;
+}
+
 /* In the child that servers_supervised() made. */
 static int run_one(struct servers *s, void *argument) {
         const struct job *job = argument;
         struct bench_result result = {.extra = json_object()};
+        int r;
 
         if (!result.extra)
                 out_of_memory();
         servers_raise_files();
         if (job->bench->run(job->options, s, &result) < 0) {
-                fprintf(stderr, "lessor bench %s: %s\n", job->bench->name, s->error);
-                json_decref(result.extra);
-                return EXIT_NO_SUCH;
+                r = broke_off(job->bench, s);
+        } else {
+                bench_put(result.extra, "bar", json_real(job->bench->bar));
+                bench_put(result.extra, "met", json_boolean(met(job->bench, &result)));
+                (job->options->json ? print_json : print_text)(job->bench, job->options, &result);
+                r = EXIT_FIGURES;
         }
-        bench_put(result.extra, "bar", json_real(job->bench->bar));
-        bench_put(result.extra, "met", json_boolean(met(job->bench, &result)));
-        (job->options->json ? print_json : print_text)(job->bench, job->options, &result);
         json_decref(result.extra);
-        return EXIT_FIGURES;
+        return r;
 }
 
 /* ---- what benchmarks share ------------------------------------------------------------------------------------- */
@@ -165,29 +174,31 @@ static int list(void) {
         return EXIT_FIGURES;
 }
 
-static int run_named(const struct command *self, const char *name, const struct bench_options *o) {
+static int unknown(const struct command *self, const char *name) {
         const char *names[ARRAY_SIZE(benches)], *near;
-        bool all = strcmp(name, "all") == 0, found = false;
-        int worst = EXIT_FIGURES;
+        for (size_t i = 0; i < ARRAY_SIZE(benches); i++)
+                names[i] = benches[i]->name;
+        near = nearest(name, names, ARRAY_SIZE(names));
+        return usage_error(self, "no benchmark `%s`%s%s; `lessor bench list` lists them", name,
+                           near ? ", did you mean " : "", near ? near : "");
+}
+
+static int run_named(const struct command *self, const char *name, const struct bench_options *o) {
+        bool all = strcmp(name, "all") == 0;
+        int worst = -1;
 
         for (size_t i = 0; i < ARRAY_SIZE(benches); i++) {
-                names[i] = benches[i]->name;
-                if (!all && strcmp(name, names[i]) != 0)
+                if (!all && strcmp(name, benches[i]->name) != 0)
                         continue;
-                found = true;
                 if (o->socket && benches[i]->own_broker)
-                        return usage_error(self, "%s starts a broker of its own: leave --socket out", names[i]);
+                        return usage_error(self, "%s starts a broker of its own: leave --socket out", benches[i]->name);
                 int r = servers_supervised(run_one, &(struct job){benches[i], o});
                 if (r > worst)
                         worst = r;
                 if (r > 128) /* ctrl-c: of all */
                         break;
         }
-        near = nearest(name, names, ARRAY_SIZE(names));
-        if (!found)
-                return usage_error(self, "no benchmark `%s`%s%s; `lessor bench list` lists them", name,
-                                   near ? ", did you mean " : "", near ? near : "");
-        return worst;
+        return worst < 0 ? unknown(self, name) : worst;
 }
 
 static bool parse_rounds(const char *text, unsigned *ret) {

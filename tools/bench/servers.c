@@ -149,6 +149,12 @@ static void last_line(const struct servers *s, const char *log, char *ret, size_
                 fclose(in);
 }
 
+void servers_last_words(const struct servers *s, char *ret, size_t size) {
+        ret[0] = '\0';
+        if (s->broker > 0)
+                last_line(s, "lessord.log", ret, size);
+}
+
 /* Polls until `ready`, the process's end or the deadline. A start takes 10 to 50 ms: a look each 2 ms is precise enough. */
 static int wait_ready(struct servers *s, pid_t *pid, const char *name, const char *log,
                       bool (*ready)(struct servers *)) {

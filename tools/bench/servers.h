@@ -36,6 +36,9 @@ int servers_start_broker(struct servers *s, const char *config); /* the YAML's t
 void servers_stop_broker(struct servers *s);
 void servers_stop(struct servers *s);
 
+/* The last line of the broker's log, empty without a broker of ours: for the error of a benchmark that broke off. */
+void servers_last_words(const struct servers *s, char *ret, size_t size);
+
 int servers_fail(struct servers *s, int error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Binds every thread of the process (0: ours) to one CPU. */
