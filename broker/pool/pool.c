@@ -77,7 +77,9 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, 
         list_init(&waiter->link);
         if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
                 return pool->refusal;
-        if (pool->waiting >= pool->limits.max_waiters)
+        /* Whom a place serves now, or as soon as it is dialled, does not wait for anybody: with max_waiters 0, too. */
+        unsigned places = pool->count[CONN_FREE] + pool->count[CONN_DIALLING] + pool->count[CONN_VACANT];
+        if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
         waiter->session = session;
         waiter->since = now;

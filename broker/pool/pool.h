@@ -101,7 +101,10 @@ struct pool_action {
 int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now); /* 0; -ENOMEM */
 void pool_deinit(struct pool *pool); /* owns no sockets: close them first */
 
-/* Joins the queue: 0; LESSOR_E_EXHAUSTED it is full; the refusal in force. The waiter stays the caller's. */
+/*
+ * Joins the queue: 0; LESSOR_E_EXHAUSTED it is full, those not counted for whom a place is there; the refusal in force.
+ * The waiter stays the caller's.
+ */
 int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, uint64_t now);
 /* Leaves the queue again; nothing when it is not in it. */
 void pool_cancel(struct pool *pool, struct pool_waiter *waiter);

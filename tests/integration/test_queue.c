@@ -183,6 +183,20 @@ TEST(queue, the_queue_has_a_bound) {
         host_end(&h);
 }
 
+TEST(queue, without_a_queue_whom_a_free_place_serves_is_served) {
+        struct host h;
+
+        host_start(&h, "max_connections: 1, max_waiters: 0");
+        lessor *l = client_open(&h.broker);
+        lessor_db *db = client_database(l, NULL);
+        lessor_release(acquire(db, WAIT_MS)); /* dialled for him */
+        lessor_lease *lease = acquire(db, WAIT_MS);
+        check_refused(db, WAIT_MS, LESSOR_E_EXHAUSTED);
+        lessor_release(lease);
+        lessor_close(l);
+        host_end(&h);
+}
+
 TEST(queue, a_waiter_who_dies_leaves_the_line_without_holding_it_up) {
         struct line *line = shared_memory(sizeof(*line));
         struct workers w[3];

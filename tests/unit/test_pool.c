@@ -128,12 +128,32 @@ POOL_TEST(a_newcomer_does_not_barge_past_the_queue) {
 }
 
 POOL_TEST(the_queue_is_bounded) {
+        for (unsigned i = 0; i < MAX; i++)
+                lease_one(i);
         for (unsigned i = 0; i < WAITERS; i++)
                 ask(i);
         struct pool_waiter one_more;
         check_eq(pool_lease(&pool, &one_more, 1, now), LESSOR_E_EXHAUSTED);
         check_eq(pool.waiting, WAITERS);
         check_eq(pool.stats.peak_waiting, WAITERS);
+}
+
+POOL_TEST(a_queue_of_no_length_still_serves_whom_a_place_can_serve) {
+        struct pool_conn *conns[MAX];
+        pool.limits.max_waiters = 0;
+        for (unsigned i = 0; i < MAX; i++)
+                ask(i); /* for a place not dialled yet */
+        for (unsigned i = 0; i < MAX; i++)
+                conns[i] = expect(POOL_DIAL).conn;
+        check_eq(pool_lease(&pool, &waiters[MAX], 1, now), LESSOR_E_EXHAUSTED);
+        for (unsigned i = 0; i < MAX; i++) {
+                pool_dialled(&pool, conns[i], now);
+                expect(POOL_GRANT);
+        }
+        check_eq(pool_lease(&pool, &waiters[MAX], 1, now), LESSOR_E_EXHAUSTED);
+        pool_return(&pool, conns[0], POOL_RETURN_CLEAN, now);
+        ask(MAX);
+        check(expect(POOL_GRANT).waiter == &waiters[MAX]);
 }
 
 POOL_TEST(one_who_leaves_the_queue_is_skipped) {
