@@ -1,21 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A line is built on the stack and leaves by one write(2), so that lines of several threads do not mix (a pipe keeps
- * them whole up to PIPE_BUF). A line that cannot be written is lost: the log never stops the broker.
+ * them whole up to PIPE_BUF). A line that cannot be written is lost: the log never stops the broker. Standard error may
+ * well be a pipe or a socket whose reader has stopped, and O_NONBLOCK would be set for everybody who shares it: so nothing
+ * is written before poll(2) says that there is room, and somebody is waited for once, not at every line.
  */
 #include "log.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 
+#define LOG_PATIENCE_MS 100
 #define LOG_LINE_SIZE 4096U /* PIPE_BUF */
 #define LOG_CUT "..."
 
@@ -55,16 +62,40 @@ static size_t log_stamp(char *buffer, size_t size, enum log_level level) {
 
 static bool log_control(char c) { return (unsigned char)c < 0x20 || c == 0x7f; }
 
+/* One thread at a time: between poll() and write() nobody else of ours takes the room. */
+static pthread_mutex_t log_turn = PTHREAD_MUTEX_INITIALIZER;
+static bool log_stuck; /* the last line was lost: the reader had his time */
+
+static bool log_has_room(uint64_t deadline) {
+        struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+        int r;
+        do
+                r = poll(&out, 1, log_stuck ? 0 : (int)(time_left(clock_now(), deadline) / NS_PER_MS));
+        while (r < 0 && errno == EINTR);
+        return r > 0;
+}
+
+/* A pipe with room takes a line whole; a socket may take a part of it, and would wait with the rest. */
+static ssize_t log_write_some(const char *line, size_t size) {
+        ssize_t n = send(STDERR_FILENO, line, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        return n < 0 && errno == ENOTSOCK ? write(STDERR_FILENO, line, size) : n;
+}
+
 static void log_write(const char *line, size_t size) {
-        while (size > 0) {
-                ssize_t n = write(STDERR_FILENO, line, size);
+        uint64_t deadline = clock_now() + LOG_PATIENCE_MS * NS_PER_MS;
+        pthread_mutex_lock(&log_turn);
+        while (size > 0 && log_has_room(deadline)) {
+                ssize_t n = log_write_some(line, size);
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n <= 0)
-                        return;
+                        break;
                 line += n;
                 size -= (size_t)n;
+                log_stuck = false;
         }
+        log_stuck = size > 0;
+        pthread_mutex_unlock(&log_turn);
 }
 
 void log_line(enum log_level level, const char *fmt, ...) {

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "log.h"
 #include "support/check.h"
 
@@ -273,6 +274,28 @@ TEST(log, a_full_pipe_that_does_not_block_loses_the_line_and_no_more) {
         log_info("lost");
         capture_end(&c);
         check(!strstr(c.text, "lost"));
+}
+
+/* Whose reader has stopped: the first line waits a little for him, those after it not at all. */
+static uint64_t time_of_many_lines_to(int fd) {
+        int saved = dup(STDERR_FILENO);
+        uint64_t began = clock_now();
+        fflush(stderr);
+        dup2(fd, STDERR_FILENO);
+        for (unsigned i = 0; i < 5000; i++)
+                log_info("nobody reads this, nor any of the lines that follow it: number %u", i);
+        dup2(saved, STDERR_FILENO);
+        close(saved);
+        return (clock_now() - began) / NS_PER_MS;
+}
+
+TEST_WITH(log, a_reader_who_has_stopped_stops_nobody, .timeout = 20) {
+        int pipe_ends[2], socket_ends[2];
+        check_eq(pipe2(pipe_ends, O_CLOEXEC), 0);
+        check_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socket_ends), 0);
+        check(time_of_many_lines_to(pipe_ends[1]) < 5000);
+        check(time_of_many_lines_to(socket_ends[1]) < 5000);
+        close(pipe_ends[0]), close(pipe_ends[1]), close(socket_ends[0]), close(socket_ends[1]);
 }
 
 TEST(log, a_quoted_text_is_safe_for_one_line) {
