@@ -52,6 +52,7 @@ redisContext *lessor_context(lessor_lease *l) {
                 c->reader = l->stream.reader;
         }
         l->stream.reader = c->reader;
+        l->stream.poll_only = true;
         l->context = c;
         lease_context_timeout(l);
         guard_set_context(l->guard, l, c);

@@ -7,6 +7,7 @@
 #include "io.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -96,10 +97,10 @@ static int stream_feed(struct stream *s, const char *data, size_t size) {
 }
 
 /* What the socket has, at most one buffer of it: 0 or an error; nothing there is 0 too. */
-static int stream_read(struct stream *s, struct exchange *x, struct inlet *in) {
+static int stream_read(struct stream *s, struct exchange *x, struct inlet *in, int flags) {
         size_t room = in->large ? BUFFER_LARGE : BUFFER_SMALL;
         char *buffer = in->large ? in->large : in->small;
-        ssize_t n = recv(s->fd, buffer, room, MSG_DONTWAIT);
+        ssize_t n = recv(s->fd, buffer, room, flags);
         int r;
 
         if (n == 0)
@@ -122,24 +123,54 @@ static int stream_turn(struct stream *s, struct exchange *x, struct inlet *in, u
                 return events;
         /* Reading first: after an error or hangup there may still be replies, and why Redis closed. */
         if (events & ~POLLOUT)
-                r = stream_read(s, x, in);
+                r = stream_read(s, x, in, MSG_DONTWAIT);
         if (r == 0 && (events & POLLOUT))
                 r = stream_write(s, x);
         return r;
 }
 
+static bool stream_arm(struct stream *s, uint64_t timeout_ns) {
+        struct timeval t = {0}; /* for ever */
+        int flags = fcntl(s->fd, F_GETFL);
+
+        if (timeout_ns != TIME_NEVER) {
+                t.tv_sec = (time_t)(timeout_ns / NS_PER_S);
+                t.tv_usec = (suseconds_t)(timeout_ns % NS_PER_S / NS_PER_US);
+        }
+        return flags >= 0 && (!(flags & O_NONBLOCK) || fcntl(s->fd, F_SETFL, flags & ~O_NONBLOCK) == 0) &&
+               setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof(t)) == 0;
+}
+
+/* May the exchange begin by a blocking recv()? See io.h. Arming it costs three system calls: not for a command or two. */
+static bool stream_blocks(struct stream *s, const struct exchange *x) {
+        enum { STEADY = 3 };
+
+        if (s->poll_only || s->exchanges < STEADY || x->requests == 0 || x->written < x->size ||
+            x->timeout_ns < NS_PER_MS)
+                return false;
+        if (s->blocks_ns != x->timeout_ns) {
+                s->poll_only = !stream_arm(s, x->timeout_ns);
+                s->blocks_ns = x->timeout_ns;
+        }
+        return !s->poll_only;
+}
+
 int stream_exchange(struct stream *s, struct exchange *x) {
         __attribute__((cleanup(inlet_deinit))) struct inlet in;
         uint64_t deadline = time_after(x->now, x->timeout_ns);
+        bool block;
         int r;
 
         in.large = NULL;
         r = stream_write(s, x);
         if (r == 0)
                 r = stream_parse(s, x); /* what an earlier read brought along */
+        block = r == 0 && stream_blocks(s, x);
+        s->exchanges++;
         while (r == 0 && x->got < x->expected) {
                 size_t before = x->got;
-                r = stream_turn(s, x, &in, deadline);
+                r = block ? stream_read(s, x, &in, 0) : stream_turn(s, x, &in, deadline);
+                block = false;
                 if (r == 0)
                         r = stream_parse(s, x);
                 if (r == 0 && x->got < x->expected) {

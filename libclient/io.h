@@ -4,6 +4,11 @@
  * Our own I/O on a leased connection. Never hiredis' read and write: O_NONBLOCK and the socket timeouts belong to
  * the file description, which others had and have; write(2) raises SIGPIPE; SO_RCVTIMEO restarts with every byte.
  * So: MSG_DONTWAIT, MSG_NOSIGNAL, poll, and a deadline of our own. Only the parser, redisReader, is hiredis'.
+ *
+ * One exception, for speed: once a stream is in steady use, the first wait of an exchange is a blocking recv() with
+ * SO_RCVTIMEO set by us. Between CPUs poll() and recv() take a tenth longer (measured: 100 us a round trip, 0.91 of the
+ * throughput). It shortens the way to the first byte only; if somebody else who holds the description undoes it, the
+ * worst is a wait that his own pool's lease limits end.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,6 +21,9 @@ int io_poll(int fd, short events, uint64_t deadline);
 
 struct stream {
         int fd;              /* borrowed */
+        bool poll_only;      /* the socket's own flags and timeouts are somebody else's to set */
+        uint64_t blocks_ns;  /* recv() blocks, for at most so long; 0: nobody has seen to that */
+        uint64_t exchanges;  /* so far */
         redisReader *reader; /* made at the first reply */
         uint64_t requests;   /* written whole since the stream began */
         uint64_t replies;    /* parsed whole */

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* A lease: its I/O and deadlines, what is told about it, and when it counts as clean. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 
 #include <lessor.h>
 
@@ -202,6 +205,107 @@ static void babbles(struct fake *f, int redis) {
 
 TEST(client_lease, what_is_not_resp_is_a_protocol_error) {
         meet_trouble(&(struct trouble){{.redis = babbles, .kind = LESSOR_REPORT_PROTOCOL}, LESSOR_E_PROTOCOL, true});
+}
+
+/* ---- a lease in steady use ---- */
+
+enum { STEADY = 10 };
+
+static void steady(struct fake *f, int redis) {
+        for (int i = 0; i < STEADY; i++)
+                need(f, fake_expect(redis, PING) && fake_say(redis, "+PONG\r\n"));
+}
+
+static void steady_then_silent(struct fake *f, int redis) {
+        steady(f, redis);
+        need(f, fake_expect(redis, PING));
+}
+
+static void steady_then_dribble(struct fake *f, int redis) {
+        steady(f, redis);
+        dribble(f, redis);
+}
+
+static void alarmed(int signal) {}
+
+/* After STEADY commands: `ping` fails by its deadline, though signals keep interrupting it. */
+static void meet_silence_when_steady(void (*redis)(struct fake *, int), int timeout_ms) {
+        struct itimerval often = {{0, 10000}, {0, 10000}}, never = {0};
+        struct play p = {.redis = redis, .kind = timeout_ms >= 2000 ? LESSOR_REPORT_TIMEOUT : 0};
+        struct sigaction action = {.sa_handler = alarmed, .sa_flags = SA_RESTART};
+        lessor_lease *lease;
+        struct fake f;
+        lessor_error e;
+        uint64_t start;
+        lessor *l;
+
+        fake_start(&f, play_lease, &p);
+        l = client_open(&f);
+        lease = client_lease(l);
+        for (int i = 0; i < STEADY; i++) {
+                redisReply *r = ping(lease, &e);
+                check_msg(r, "%s", e.text);
+                freeReplyObject(r);
+        }
+        lessor_lease_set_timeout(lease, timeout_ms);
+        check_eq(sigaction(SIGALRM, &action, NULL), 0);
+        check_eq(setitimer(ITIMER_REAL, &often, NULL), 0);
+        start = clock_now();
+        check(!ping(lease, &e));
+        check_eq(setitimer(ITIMER_REAL, &never, NULL), 0);
+        check_msg(e.code == LESSOR_E_REPLY_TIMEOUT && e.may_have_run, "%d %s", e.code, e.text);
+        check(clock_now() - start >= (uint64_t)timeout_ms * NS_PER_MS);
+        check(clock_now() - start < (uint64_t)(timeout_ms + 5000) * NS_PER_MS);
+        lessor_release(lease);
+        lessor_close(l);
+        fake_stop(&f);
+}
+
+TEST(client_lease, deadlines_hold_in_steady_use_and_under_signals) {
+        meet_silence_when_steady(steady_then_silent, 2000);
+        meet_silence_when_steady(steady_then_silent, 300);
+        meet_silence_when_steady(steady_then_dribble, 300);
+}
+
+/* A former holder may still have a copy of the socket, and its flags are everybody's. */
+static void flags_change(struct fake *f, void *unused) {
+        union wire_message m;
+        int pair[2];
+
+        need(f, fake_attach(f));
+        need(f, fake_receive(f, LESSOR_MSG_LEASE, &m));
+        need(f, socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        need(f, fake_grant_fd(f, &m, pair[1]));
+        for (int i = 0; i < STEADY; i++) {
+                int flags = fcntl(pair[1], F_GETFL);
+                need(f, fcntl(pair[1], F_SETFL, flags ^ O_NONBLOCK) == 0);
+                need(f, fake_expect(pair[0], PING) && fake_say(pair[0], "+PO"));
+                need(f, fake_say(pair[0], "NG\r\n"));
+        }
+        need(f, fake_receive(f, LESSOR_MSG_RETURN, &m));
+        need(f, m.giveback.flags == LESSOR_RETURN_CLEAN);
+        need(f, fake_gone(f));
+        close(pair[0]);
+        close(pair[1]);
+}
+
+TEST(client_lease, changes_of_the_sockets_flags_by_others_do_no_harm) {
+        lessor_lease *lease;
+        struct fake f;
+        lessor_error e;
+        lessor *l;
+
+        fake_start(&f, flags_change, NULL);
+        l = client_open(&f);
+        lease = client_lease(l);
+        for (int i = 0; i < STEADY; i++) {
+                redisReply *r = ping(lease, &e);
+                check_msg(r && strcmp(r->str, "PONG") == 0, "%s", e.text);
+                freeReplyObject(r);
+        }
+        lessor_release(lease);
+        lessor_close(l);
+        fake_stop(&f);
 }
 
 /* ---- errors of Redis ---- */
