@@ -129,7 +129,7 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
         int outcome = result->outcome;
 
         c->dial = NULL;
-        if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->base, result->fd) < 0) {
+        if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->links, result->fd) < 0) {
                 fd_close(result->fd);
                 outcome = -ENOMEM;
         }

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <signal.h>
 
-int loop_init(struct loop *loop, bool with_resolver) {
+int loop_init(struct loop *loop, bool with_upstream) {
         struct event_config *config = event_config_new();
         *loop = (struct loop){.inbox = {.wake = -1}};
         if (!config)
@@ -16,8 +16,10 @@ int loop_init(struct loop *loop, bool with_resolver) {
         if (!loop->base)
                 return -ENOMEM;
         int r = mailbox_init(&loop->inbox, loop->base);
-        if (r == 0 && with_resolver)
+        if (r == 0 && with_upstream)
                 r = resolver_new(loop->base, &loop->resolver);
+        if (r == 0 && with_upstream)
+                r = link_watch_new(loop->base, &loop->links);
         return r;
 }
 
@@ -25,6 +27,7 @@ void loop_deinit(struct loop *loop) {
         if (!loop->base)
                 return;
         resolver_free(loop->resolver);
+        link_watch_free(loop->links);
         mailbox_deinit(&loop->inbox);
         event_base_free(loop->base);
         loop->base = NULL;

@@ -1,24 +1,27 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What every loop of the broker has: an event base, a mailbox, and for data threads the resolver. A data thread owns
- * pools and sessions and alone changes them; the control thread owns signals and the status segment.
+ * What every loop of the broker has: an event base, a mailbox, and for data threads the resolver and the watch over
+ * links. A data thread owns pools and sessions and alone changes them; the control thread owns signals and the status
+ * segment.
  */
 #include <pthread.h>
 #include <stdbool.h>
 
 #include "mailbox.h"
+#include "upstream/link.h"
 #include "upstream/resolver.h"
 
 struct loop {
         struct event_base *base;
         struct mailbox inbox;
-        struct resolver *resolver; /* NULL in the control thread */
+        struct resolver *resolver; /* NULL in the control thread; likewise below */
+        struct link_watch *links;
         pthread_t thread;
         bool running; /* the thread exists and is to be joined */
 };
 
-int loop_init(struct loop *loop, bool with_resolver); /* 0; -errno */
+int loop_init(struct loop *loop, bool with_upstream); /* 0; -errno */
 void loop_deinit(struct loop *loop);
 int loop_start(struct loop *loop, const char *name); /* runs it in a thread of its own, deaf to signals. 0; -errno */
 void loop_join(struct loop *loop);

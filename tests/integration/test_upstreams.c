@@ -12,6 +12,7 @@
 #include "support/check.h"
 #include "support/host.h"
 #include "support/process.h"
+#include "support/raw.h"
 #include "support/sandbox.h"
 
 enum { WAIT_MS = 20000 };
@@ -303,6 +304,50 @@ static int deaf_port(unsigned *ret) {
               getsockname(fd, (struct sockaddr *)&address, &size) == 0);
         *ret = ntohs(address.sin_port);
         return fd;
+}
+
+/* Processor time the process has used so far, in clock ticks. */
+static unsigned long ticks_of(pid_t pid) {
+        char path[64];
+        unsigned long user = 0, kernel = 0;
+        snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+        char *text = sandbox_read(path, NULL), *at = strrchr(text, ')');
+        check(at && sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &kernel) == 2);
+        free(text);
+        return user + kernel;
+}
+
+/* A server that dies with a command unread resets its connections: an error, not an end, is what epoll reports first. */
+static void check_a_reset_is_seen(const struct redis_options *options) {
+        struct redis r;
+        struct broker b;
+        struct lessor_msg_grant grant;
+
+        redis_start(&r, options);
+        broker_start(&b, "databases: {main: {%s, max_connections: 1}}\n", redis_address(&r));
+        int fd = raw_attach(b.socket, 0, NULL), lease = raw_lease(fd, 0, UINT64_C(20000000000), &grant);
+        check(lease >= 0);
+        redis_pause(&r);
+        check_eq(send(lease, "PING\r\n", 6, MSG_NOSIGNAL), 6);
+        redis_kill(&r);
+        unsigned long before = ticks_of(b.pid);
+        uint64_t began = now_ms();
+        check_soon(now_ms() - began > 1000, 5000);
+        unsigned long used = ticks_of(b.pid) - before;
+        check_msg(used < (unsigned long)sysconf(_SC_CLK_TCK) / 4, "%lu ticks in a second of nothing to do", used);
+        struct lessor_msg_return giveback = raw_return_message(&grant, LESSOR_RETURN_CLEAN);
+        check_eq(raw_say(fd, &giveback), 0);
+        check_figure_soon(&b, "main", discards_lost, 1, 5000);
+        close(lease), close(fd);
+        broker_free(&b);
+        redis_restart(&r);
+        redis_stop(&r);
+}
+
+TEST(upstreams, a_reset_of_a_leased_unix_socket_is_seen_once) { check_a_reset_is_seen(NULL); }
+
+TEST(upstreams, a_reset_of_a_leased_tcp_connection_is_seen_once) {
+        check_a_reset_is_seen(&(struct redis_options){.tcp = true});
 }
 
 TEST(upstreams, a_port_where_nobody_listens_gives_the_dials_own_error) {
