@@ -18,6 +18,7 @@
 #include <lessor.h>
 
 #include "bench.h"
+#include "syscalls.h"
 
 enum { SESSIONS = 100, BATCHES = 10 };
 
@@ -200,6 +201,26 @@ static int run_round(struct cold *c, struct placement *p) {
         return r;
 }
 
+/* One first lease, in a traced child. */
+static void traced_lease(void *argument) {
+        lessor *l;
+        lessor_db *db;
+        if (lessor_open(argument, &l) < 0 || lessor_database(l, NULL, &db, NULL) != 0)
+                _exit(1);
+        syscalls_mark();
+        if (!lessor_acquire(db, 5000, NULL))
+                _exit(1);
+        syscalls_mark();
+}
+
+static json_t *syscalls_per_lease(const char *socket) {
+        char path[80];
+        int64_t n;
+        snprintf(path, sizeof(path), "%s", socket);
+        n = syscalls_count(traced_lease, path);
+        return n < 0 ? json_null() : json_integer(n);
+}
+
 static json_t *tell_placement(struct placement *p) {
         json_t *o = json_object();
         bench_put(o, "p50_us", bench_spread(&p->subject_p50));
@@ -245,6 +266,7 @@ static int measure(const struct bench_options *o, struct cold *c, redisContext *
                 bench_put(ret->extra, "attach_p50_us", json_real(sample_median(&c->attach)));
                 bench_put(ret->extra, "attach_p99_us", json_real(sample_quantile(&c->attach, 0.99)));
                 bench_put(ret->extra, "redis_connections", json_real(connections));
+                bench_put(ret->extra, "syscalls_per_op", syscalls_per_lease(c->socket));
                 bench_put(ret->extra, "leases_per_round", json_integer(SESSIONS * BATCHES));
         }
         placement_deinit(&together);
