@@ -2,6 +2,7 @@
 #include "peer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,15 @@
 #define MESSAGES_PER_TURN 16
 /* Whoever connects and says nothing must not hold a place for long. */
 #define ATTACH_TIMEOUT_S 5
+/* Hundreds of requests may be answered in one turn: a worker who reads needs a little while, one who is stopped too long. */
+#define READ_TIMEOUT_S 5
+
+/* An answer on its way. */
+struct outgoing {
+        struct list link;
+        union wire_message message;
+        int fd; /* -1: none */
+};
 
 static void on_death(evutil_socket_t fd, short what, void *userdata) {
         struct peer *peer = userdata;
@@ -22,6 +32,7 @@ static void on_death(evutil_socket_t fd, short what, void *userdata) {
                 peer->why = "the worker has died";
         }
         event_del(&peer->readable);
+        event_del(&peer->writable);
         event_del(&peer->death);
         peer->ops->ended(peer, peer->why);
 }
@@ -32,6 +43,7 @@ static void end_quietly(struct peer *peer, const char *why) {
         peer->state = PEER_ENDED;
         peer->why = why;
         event_del(&peer->readable);
+        event_del(&peer->writable);
         event_active(&peer->death, EV_TIMEOUT, 0);
 }
 
@@ -47,16 +59,69 @@ void peer_end(struct peer *peer, int outcome, const char *why) {
         end_quietly(peer, why);
 }
 
+static void end_unsent(struct peer *peer, int error) {
+        if (error == -EPIPE || error == -ECONNRESET)
+                end_quietly(peer, "the worker closed the session");
+        else
+                end_quietly(peer, error == -ETOOMANYREFS ? "the worker does not read its answers"
+                                                         : "sending to the worker failed");
+}
+
+static void outgoing_free(struct outgoing *o) {
+        list_remove(&o->link);
+        fd_close(o->fd);
+        free(o);
+}
+
+static int keep(struct peer *peer, const union wire_message *message, int fd) {
+        struct timeval patience = {.tv_sec = READ_TIMEOUT_S};
+        struct outgoing *o = malloc(sizeof(*o));
+        if (!o)
+                return -ENOMEM;
+        *o = (struct outgoing){.message = *message, .fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1};
+        if (fd >= 0 && o->fd < 0) {
+                free(o);
+                return -EMFILE;
+        }
+        if (list_empty(&peer->outbox)) {
+                event_del(&peer->readable);
+                event_add(&peer->writable, &patience);
+        }
+        list_push_back(&peer->outbox, &o->link);
+        return 0;
+}
+
+static void on_writable(evutil_socket_t fd, short what, void *userdata) {
+        struct peer *peer = userdata;
+        if (what & EV_TIMEOUT) {
+                end_quietly(peer, "the worker does not read its answers");
+                return;
+        }
+        list_for_each_safe (&peer->outbox, it, next) {
+                struct outgoing *o = container_of(it, struct outgoing, link);
+                int r = fdpass_send(fd, &o->message, o->message.header.size, &o->fd, o->fd >= 0 ? 1 : 0);
+                if (r == -EAGAIN)
+                        return;
+                if (r < 0) {
+                        end_unsent(peer, r);
+                        return;
+                }
+                outgoing_free(o);
+        }
+        event_del(&peer->writable);
+        event_add(&peer->readable, NULL);
+}
+
 void peer_send(struct peer *peer, const union wire_message *message, int fd) {
-        int r;
+        int r = -EAGAIN;
         if (peer->state == PEER_ENDED)
                 return;
-        r = fdpass_send(peer->fd, message, message->header.size, &fd, fd >= 0 ? 1 : 0);
-        if (r == -EAGAIN || r == -ETOOMANYREFS)
-                end_quietly(peer, "the worker does not read its answers");
-        else if (r < 0)
-                end_quietly(peer, r == -EPIPE || r == -ECONNRESET ? "the worker closed the session"
-                                                                  : "sending to the worker failed");
+        if (list_empty(&peer->outbox))
+                r = fdpass_send(peer->fd, message, message->header.size, &fd, fd >= 0 ? 1 : 0);
+        if (r == -EAGAIN)
+                r = keep(peer, message, fd);
+        if (r < 0)
+                end_unsent(peer, r);
 }
 
 void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t retry_ns, const char *text) {
@@ -207,7 +272,7 @@ static void on_readable(evutil_socket_t fd, short what, void *userdata) {
                 return;
         }
         for (unsigned i = 0; i < MESSAGES_PER_TURN; i++)
-                if (!receive_one(peer))
+                if (!receive_one(peer) || !list_empty(&peer->outbox))
                         return;
 }
 
@@ -217,7 +282,9 @@ int peer_init(struct peer *peer, struct event_base *base, int fd, const struct p
         *peer = (struct peer){.state = PEER_NEW, .fd = -1, .pidfd = -1, .ops = ops, .base = base};
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer->cred, &size) < 0)
                 return -errno;
+        list_init(&peer->outbox);
         event_assign(&peer->death, base, -1, 0, on_death, peer);
+        event_assign(&peer->writable, base, fd, EV_WRITE | EV_PERSIST, on_writable, peer);
         if (event_assign(&peer->readable, base, fd, EV_READ | EV_PERSIST, on_readable, peer) < 0 ||
             event_add(&peer->readable, &timeout) < 0)
                 return -ENOMEM;
@@ -227,7 +294,10 @@ int peer_init(struct peer *peer, struct event_base *base, int fd, const struct p
 
 void peer_deinit(struct peer *peer) {
         event_del(&peer->readable);
+        event_del(&peer->writable);
         event_del(&peer->death);
+        list_for_each_safe (&peer->outbox, it, next)
+                outgoing_free(container_of(it, struct outgoing, link));
         peer->fd = fd_close(peer->fd);
         peer->pidfd = fd_close(peer->pidfd);
 }

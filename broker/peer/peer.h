@@ -16,6 +16,7 @@
 #include <event2/event.h>
 #include <event2/event_struct.h>
 
+#include "base/list.h"
 #include "base/wire.h"
 
 struct peer;
@@ -42,7 +43,9 @@ struct peer {
         const struct peer_ops *ops;
         struct event_base *base;
         struct event readable; /* with the time-out of a NEW one */
+        struct event writable; /* while something is in the outbox, in the place of readable */
         struct event death;    /* the pidfd's; reports a peer_end() too */
+        struct list outbox;    /* answers that the socket had no room for */
         const char *why;       /* of the end */
 };
 
@@ -50,7 +53,11 @@ struct peer {
 int peer_init(struct peer *peer, struct event_base *base, int fd, const struct peer_ops *ops);
 void peer_deinit(struct peer *peer);
 
-/* Sends one message with at most one fd (-1: none), which stays the caller's. A peer who does not read is ended. */
+/*
+ * Sends one message with at most one fd (-1: none), which stays the caller's. What the socket has no room for is sent when
+ * he has read; until then nothing is heard from him, so that he is owed no more than he had asked for. One who reads nothing
+ * for 5 s is ended.
+ */
 void peer_send(struct peer *peer, const union wire_message *message, int fd);
 void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t retry_ns, const char *text);
 

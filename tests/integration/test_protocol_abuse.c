@@ -391,6 +391,51 @@ TEST(protocol_abuse, who_never_reads_his_answers_is_cut_off_and_holds_up_nobody)
         scene_end(&s);
 }
 
+/* All of them are answered in one turn of the broker's, far more than the socket has room for. */
+TEST(protocol_abuse, as_many_requests_as_allowed_are_all_answered_though_they_end_together) {
+        struct scene s;
+        struct lessor_msg_grant grant;
+        union raw_message answer;
+        bool answered[LESSOR_REQUESTS_MAX] = {false};
+
+        scene_start(&s);
+        int fd = raw_attach(s.host.broker.socket, 0, NULL);
+        int first = raw_lease(fd, s.main, WAIT_NS, &grant), second = raw_lease(fd, s.main, WAIT_NS, &grant);
+        check(first >= 0 && second >= 0);
+        for (unsigned i = 0; i < LESSOR_REQUESTS_MAX; i++) {
+                struct lessor_msg_lease lease = raw_lease_message(100 + i, s.main, UINT64_C(500000000));
+                check_eq(raw_say(fd, &lease), 0);
+        }
+        check_figure_soon(&s.host.broker, "main", lease_timeouts, LESSOR_REQUESTS_MAX, WAIT_MS);
+        for (unsigned i = 0; i < LESSOR_REQUESTS_MAX; i++) {
+                check_msg(raw_expect(fd, LESSOR_MSG_ERROR, &answer), "after %u answers", i);
+                check_eq(answer.error.outcome, LESSOR_E_TIMEOUT);
+                check(answer.header.request >= 100 && answer.header.request < 100 + LESSOR_REQUESTS_MAX);
+                check(!answered[answer.header.request - 100]);
+                answered[answer.header.request - 100] = true;
+        }
+        check_eq(raw_lookup(fd, "main"), (int)s.main); /* he is heard again */
+        close(first), close(second), close(fd);
+        scene_end(&s);
+}
+
+TEST(protocol_abuse, who_stops_reading_for_good_is_cut_off) {
+        struct scene s;
+        struct lessor_msg_grant grant;
+
+        scene_start(&s);
+        int fd = raw_attach(s.host.broker.socket, 0, NULL);
+        int first = raw_lease(fd, s.main, WAIT_NS, &grant), second = raw_lease(fd, s.main, WAIT_NS, &grant);
+        check(first >= 0 && second >= 0);
+        for (unsigned i = 0; i < LESSOR_REQUESTS_MAX; i++) {
+                struct lessor_msg_lease lease = raw_lease_message(100 + i, s.main, UINT64_C(500000000));
+                check_eq(raw_say(fd, &lease), 0);
+        }
+        check_figure_soon(&s.host.broker, "main", reclaims, 2, WAIT_MS);
+        close(first), close(second), close(fd);
+        scene_end(&s);
+}
+
 TEST(protocol_abuse, a_cancelled_request_is_answered_once) {
         struct scene s;
         struct lessor_msg_grant grant;
