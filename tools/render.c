@@ -59,9 +59,11 @@ static void reason_lines(FILE *out, const struct model *m) {
                         continue;
                 fprintf(out, "%s is %s: %s", clean(d->name).s, model_health_text(d->health),
                         d->reason[0] ? clean(d->reason).s : "no reason given");
-                if (d->last_error[0])
+                if (d->last_error[0] && strcmp(d->last_error, d->reason) != 0)
                         fprintf(out, " (last error, %s: %s)", format_ago(m->wall, d->last_error_time).s,
                                 clean(d->last_error).s);
+                else if (d->last_error[0])
+                        fprintf(out, " (last seen %s)", format_ago(m->wall, d->last_error_time).s);
                 fputc('\n', out);
         }
 }
