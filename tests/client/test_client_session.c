@@ -235,6 +235,47 @@ TEST(client_session, a_session_with_an_unanswered_request_and_no_lease_is_given_
         fake_stop(&f);
 }
 
+enum { FLOOD = 600 };
+
+static void reads_no_more(struct fake *f, void *data) {
+        pthread_barrier_t *released = data;
+        union wire_message m;
+        int pair[2];
+
+        need(f, socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+        need(f, fake_attach(f));
+        for (int i = 0; i < FLOOD; i++) {
+                need(f, fake_receive(f, LESSOR_MSG_LEASE, &m));
+                need(f, fake_grant_fd(f, &m, pair[1]));
+        }
+        pthread_barrier_wait(released);
+        need(f, fake_gone(f));
+        close(pair[0]);
+        close(pair[1]);
+}
+
+TEST(client_session, a_broker_that_reads_no_more_holds_up_no_release_for_long) {
+        static lessor_lease *leases[FLOOD];
+        pthread_barrier_t released;
+        struct fake f;
+        uint64_t start;
+        lessor *l;
+
+        pthread_barrier_init(&released, NULL, 2);
+        fake_start(&f, reads_no_more, &released);
+        l = client_open(&f);
+        for (int i = 0; i < FLOOD; i++)
+                leases[i] = client_lease(l);
+        start = clock_now();
+        for (int i = 0; i < FLOOD; i++)
+                lessor_release(leases[i]);
+        check(clock_now() - start >= NS_PER_S / 2); /* the socket was full ... */
+        check(clock_now() - start < 10 * NS_PER_S); /* ... and waited for once */
+        pthread_barrier_wait(&released);
+        lessor_close(l);
+        fake_stop(&f);
+}
+
 /* ---- the broker's end ---- */
 
 static void dies_with_a_lease_out(struct fake *f, void *unused) {
