@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Three significant digits are what a reader of a table takes in; the exact numbers are in the JSON. Thresholds stand at
- * 999.5 of a unit, since that is where "%.3g" would turn to exponents.
+ * Three significant digits are what a reader of a table takes in; the exact numbers are in the JSON. Thresholds stand
+ * at 999.5 of a unit, since that is where "%.3g" would turn to exponents.
  */
 #include "format.h"
 

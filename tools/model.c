@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A record that stays odd belongs to a broker that was interrupted, or killed, between two writes. The first is over
- * within milliseconds: we try again for a while. After the second the record is lost, and said to be: its database counts
- * as failed, and the others are shown nevertheless.
+ * within milliseconds: we try again for a while. After the second the record is lost, and said to be: its database
+ * counts as failed, and the others are shown nevertheless.
  */
 #include "model.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * What the commands show: one reading of the status segment, and the figures derived from it. Knows nothing of how it is
- * printed (render.h, json.h). Strings are terminated here, whatever stood in the segment; not yet fit for a terminal.
+ * What the commands show: one reading of the status segment, and the figures derived from it. Knows nothing of how it
+ * is printed (render.h, json.h). Strings are terminated here, whatever stood in the segment; not yet fit for a
+ * terminal.
  */
 #include <lessor/status.h>
 

@@ -4,8 +4,8 @@
 #include <lessor/status.h>
 
 /*
- * As lessor_status_open(); a segment that is just being made is waited for (a fifth of a second at most). `instance` may be
- * NULL. *ret is the caller's, for lessor_status_close().
+ * As lessor_status_open(); a segment that is just being made is waited for (a fifth of a second at most). `instance`
+ * may be NULL. *ret is the caller's, for lessor_status_close().
  */
 int source_open(const char *instance, struct lessor_status *ret);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * `lessor stat`: the figures, once or again and again. A watch waits for its next turn in sigtimedwait(), with SIGINT and
- * SIGTERM blocked: they end it between two paintings, so that the terminal is left as it was. It paints by one write of a
- * whole screen over the old one (home, and each line cleared to its end), which does not flicker.
+ * `lessor stat`: the figures, once or again and again. A watch waits for its next turn in sigtimedwait(), with SIGINT
+ * and SIGTERM blocked: they end it between two paintings, so that the terminal is left as it was. It paints by one
+ * write of a whole screen over the old one (home, and each line cleared to its end), which does not flicker.
  */
 #include <errno.h>
 #include <signal.h>

@@ -13,17 +13,18 @@
  *      }
  *
  * THE SEGMENT `/lessor.<instance>` (shm_open(3); mode 0644) holds, at the offsets its header names: the header, one
- * record per database, one record per connection slot. Everything is in the machine's own byte order; the header's magic
- * is written last. Each record starts with a sequence number: odd while the broker writes it. To read one: load the
- * sequence (acquire); if odd, try again; copy the record; fence (acquire); load the sequence again (relaxed); if it
- * changed, try again. Readers never wait and never disturb the writer: after a bounded number of tries they say -EAGAIN.
+ * record per database, one record per connection slot. Everything is in the machine's own byte order; the header's
+ * magic is written last. Each record starts with a sequence number: odd while the broker writes it. To read one: load
+ * the sequence (acquire); if odd, try again; copy the record; fence (acquire); load the sequence again (relaxed); if it
+ * changed, try again. Readers never wait and never disturb the writer: after a bounded number of tries they say
+ * -EAGAIN.
  *
- * Strides may be larger than these structs: step by the header's, not by sizeof. A broker with another layout version is
- * refused. Strings are NUL-terminated by a sound broker; those of connections (holder, site) come from workers: do not
- * send them to a terminal unfiltered.
+ * Strides may be larger than these structs: step by the header's, not by sizeof. A broker with another layout version
+ * is refused. Strings are NUL-terminated by a sound broker; those of connections (holder, site) come from workers: do
+ * not send them to a terminal unfiltered.
  *
- * IS IT FRESH? lessor_status_stale(): a heartbeat older than LESSOR_STATUS_STALE_NS means that the broker is dead or hung.
- * A new broker makes a new segment under the same name: open again (lessor_status_replaced() tells).
+ * IS IT FRESH? lessor_status_stale(): a heartbeat older than LESSOR_STATUS_STALE_NS means that the broker is dead or
+ * hung. A new broker makes a new segment under the same name: open again (lessor_status_replaced() tells).
  *
  * Threads: a struct lessor_status may be read by any number of threads. Fork: stays valid in the child.
  * Compile with POSIX.1-2008 visible: -std=gnu17, or _POSIX_C_SOURCE=200809L or _GNU_SOURCE with -std=c17; C++ has it.
@@ -53,9 +54,9 @@ extern "C" {
 #define LESSOR_STATUS_TEXT_SIZE 192U
 
 /*
- * Histograms of durations have LESSOR_CALL_BUCKETS buckets, log-linear: four to each power of two, from 1024 ns to 206 s.
- * Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..27 and m in 0..3 (m in 0..1 where e is 27),
- * what is below (5 + m) << (8 + e) ns and not in a bucket before; the last bucket takes all that is longer.
+ * Histograms of durations have LESSOR_CALL_BUCKETS buckets, log-linear: four to each power of two, from 1024 ns to
+ * 206 s. Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..27 and m in 0..3 (m in 0..1 where e is
+ * 27), what is below (5 + m) << (8 + e) ns and not in a bucket before; the last bucket takes all that is longer.
  */
 static inline uint64_t lessor_status_bucket_below_ns(unsigned bucket) {
         if (bucket == 0)
@@ -215,9 +216,9 @@ static inline const char *lessor_status_instance(const char *instance) {
 }
 
 /*
- * instance as above, NULL ok. 0, or -errno: -ENOENT no such instance ever ran here (or it was stopped), -EACCES, -EINVAL
- * not an instance name, -ENODATA not a status segment or not complete yet, -EPROTO a layout version this header does not
- * know. *ret is untouched on failure, and the caller's on success, for lessor_status_close().
+ * instance as above, NULL ok. 0, or -errno: -ENOENT no such instance ever ran here (or it was stopped), -EACCES,
+ * -EINVAL not an instance name, -ENODATA not a status segment or not complete yet, -EPROTO a layout version this header
+ * does not know. *ret is untouched on failure, and the caller's on success, for lessor_status_close().
  */
 static inline int lessor_status_open(const char *instance, struct lessor_status *ret) {
         struct lessor_status s;
@@ -279,8 +280,8 @@ static inline unsigned lessor_status_connections(const struct lessor_status *s) 
 }
 
 /*
- * One record under its sequence number: 0, or -EAGAIN when it kept changing (its writer was interrupted, or died, half-way:
- * come back in a millisecond or two). Copies whole words, `size` is a multiple of 8.
+ * One record under its sequence number: 0, or -EAGAIN when it kept changing (its writer was interrupted, or died,
+ * half-way: come back in a millisecond or two). Copies whole words, `size` is a multiple of 8.
  */
 static inline int lessor_status_copy(const void *record, void *ret, size_t size) {
         const uint64_t *from = (const uint64_t *)record;
@@ -290,8 +291,11 @@ static inline int lessor_status_copy(const void *record, void *ret, size_t size)
                 uint64_t before = __atomic_load_n(from, __ATOMIC_ACQUIRE);
                 if (before & 1)
                         continue;
-                /* Acquire on each word, instead of one fence after them, keeps the last load below where it stands; on x86
-                 * it costs nothing, and ThreadSanitizer does not know fences. Pairs with the fence after the first pwrite. */
+                /*
+                 * Acquire on each word, instead of one fence after them, keeps the last load below where it stands: on
+                 * x86 it costs nothing, and ThreadSanitizer does not know fences. Pairs with the fence after the first
+                 * pwrite.
+                 */
                 for (size_t i = 0; i < size / 8; i++)
                         to[i] = __atomic_load_n(from + i, __ATOMIC_ACQUIRE);
                 if (__atomic_load_n(from, __ATOMIC_RELAXED) == before)

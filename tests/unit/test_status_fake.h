@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A status segment without a broker: written as the broker writes it (a pwrite of the odd sequence number, of the body, of
- * the even one), under an instance name of its own. The owner calls fake_remove().
+ * A status segment without a broker: written as the broker writes it (a pwrite of the odd sequence number, of the body,
+ * of the even one), under an instance name of its own. The owner calls fake_remove().
  */
 #include <lessor/status.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The program itself, `lessor stat`, `health` and `leases`, on a segment written here: its output and its exit codes. */
+/* The program itself, `lessor stat`, `health` and `leases`, on a segment written here: output and exit codes. */
 #include <signal.h>
 #include <sys/wait.h>
 

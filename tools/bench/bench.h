@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * The benchmarks. Each measures a subject (Lessor) and a reference (the same without Lessor, or a bar) in one run, slice by
- * slice in turn, so that what else the machine does hits both alike; its figures are medians of rounds.
+ * The benchmarks. Each measures a subject (Lessor) and a reference (the same without Lessor, or a bar) in one run,
+ * slice by slice in turn, so that what else the machine does hits both alike; its figures are medians of rounds.
  */
 #include <jansson.h>
 
@@ -39,5 +39,5 @@ json_t *bench_spread(struct sample *s);
 /* The connection that a lease is, said by its address: what a private one is made to. NULL: s->error. */
 redisContext *bench_connect_like(struct servers *s, int fd);
 
-/* Redis and a broker with one database `main` of `max` connections, unless o->socket names one; its socket. NULL: s->error. */
+/* Redis and a broker with one database `main` of `max` connections, unless o->socket names one. NULL: s->error. */
 const char *bench_broker(const struct bench_options *o, struct servers *s, unsigned max);

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * cold: the first lease of a fresh session, which has attached already, of a connection that is open and free in the
- * broker; against the least that can do it, one byte there and one byte with one fd back, blocking, over SOCK_SEQPACKET.
+ * broker; against the least that can do it, one byte there and one byte with one fd back, blocking, over
+ * SOCK_SEQPACKET.
  *
- * In batches: SESSIONS handles attach; then each leases once and keeps it, and after (or before, in turn) each lease comes
- * one raw round trip; then all give back and close, and the broker's figures are waited for, so that no tidying up falls
- * into a measured span. Redis must not have seen a new connection meanwhile: else it was no lease of an open one.
+ * In batches: SESSIONS handles attach; then each leases once and keeps it, and after (or before, in turn) each lease
+ * comes one raw round trip; then all give back and close, and the broker's figures are waited for, so that no tidying
+ * up falls into a measured span. Redis must not have seen a new connection meanwhile: else it was no lease of an open
+ * one.
  *
- * Two placements, each the same for both sides: worker, broker and raw server on one CPU (what a wake-up costs least and
- * the broker's own work shows most: the ratio told), and worker on one, broker and raw server on another (in extra).
+ * Two placements, each the same for both sides: worker, broker and raw server on one CPU (what a wake-up costs least
+ * and the broker's own work shows most: the ratio told), and worker on one, broker and raw server on another (in
+ * extra).
  */
 #include <string.h>
 #include <sys/socket.h>
@@ -257,7 +260,7 @@ static int measure(const struct bench_options *o, struct cold *c, redisContext *
         if (r == 0 && servers_redis_connections(redis) != connections)
                 r = servers_fail(c->servers, -EIO, "the broker opened new connections to Redis during the measurement");
         if (r == 0) {
-                /* A round's two sides meet the same machine, two rounds do not: hence the ratio of the rounds, not of medians. */
+                /* The two sides of a round meet the same machine, two rounds do not: hence the ratio of the rounds. */
                 ret->reference = sample_median(&together.reference_p50);
                 ret->value = ret->reference * sample_median(&together.pair);
                 bench_put(ret->extra, "placement", json_string("worker, broker and raw server on one CPU"));

@@ -3,9 +3,9 @@
  * direct: what a lease costs once it is held. One worker says SET and GET in turn, on a lease and on a private hiredis
  * connection to the same server, in slices of a few milliseconds, ABBA.
  *
- * In four situations, each the same for both sides, because they answer differently: by Unix socket and by TCP, Redis on
- * another CPU than the worker, as it mostly is (unix_two_cpus is the ratio told), and both on one CPU, where no wake-up
- * from CPU to CPU hides what the client itself costs. With --socket there is only the one that is found.
+ * In four situations, each the same for both sides, because they answer differently: by Unix socket and by TCP, Redis
+ * on another CPU than the worker, as it mostly is (unix_two_cpus is the ratio told), and both on one CPU, where no
+ * wake-up from CPU to CPU hides what the client itself costs. With --socket there is only the one that is found.
  *
  * The machine's speed drifts more from second to second than the sides differ: what is told as the subject's figure is
  * the reference's median times the median ratio of neighbouring slices.

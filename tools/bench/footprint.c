@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * footprint: what the broker weighs, as PSS (its own pages, and its share of those it shares): at its start with thirteen
- * databases configured; what each of 260 open connections adds; what each of 1,000 attached sessions adds to that.
+ * footprint: what the broker weighs, as PSS (its own pages, and its share of those it shares): at its start with
+ * thirteen databases configured; what each of 260 open connections adds; what each of 1,000 attached sessions adds to
+ * that.
  */
 #include <string.h>
 #include <sys/wait.h>

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Three generations. The supervisor (the process the user started) forks the runner and then only waits; the runner
- * measures, and starts the servers and workers, which ask the kernel for SIGKILL at the runner's death. So the end of the
- * runner, however it comes, is the end of all, and the supervisor, to whom as subreaper all orphans come, knows when the
- * last is gone and the directory can be removed. A supervisor killed by SIGKILL takes the others along and leaves the
- * directory.
+ * measures, and starts the servers and workers, which ask the kernel for SIGKILL at the runner's death. So the end of
+ * the runner, however it comes, is the end of all, and the supervisor, to whom as subreaper all orphans come, knows
+ * when the last is gone and the directory can be removed. A supervisor killed by SIGKILL takes the others along and
+ * leaves the directory.
  */
 #include "servers.h"
 
@@ -155,7 +155,7 @@ void servers_last_words(const struct servers *s, char *ret, size_t size) {
                 last_line(s, "lessord.log", ret, size);
 }
 
-/* Polls until `ready`, the process's end or the deadline. A start takes 10 to 50 ms: a look each 2 ms is precise enough. */
+/* Until `ready`, the process's end or the deadline. A start takes 10 to 50 ms: a look each 2 ms is precise enough. */
 static int wait_ready(struct servers *s, pid_t *pid, const char *name, const char *log,
                       bool (*ready)(struct servers *)) {
         uint64_t deadline = clock_now() + START_DEADLINE_NS;

@@ -24,7 +24,8 @@ struct servers {
 
 /*
  * Makes the directory and the names, runs `run` in a child of its own, waits until that child and every process it left
- * has ended, removes the directory and the status segment. Returns what `run` returned, or 128 + the signal that ended it.
+ * has ended, removes the directory and the status segment. Returns what `run` returned, or 128 + the signal that ended
+ * it.
  */
 int servers_supervised(int (*run)(struct servers *s, void *argument), void *argument);
 

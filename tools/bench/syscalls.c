@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ptrace(2), not seccomp or a tracepoint: needs no privilege for one's own child. It slows the child down, not its number
- * of system calls. The mark is a call that nobody else makes.
+ * ptrace(2), not seccomp or a tracepoint: needs no privilege for one's own child. It slows the child down, not its
+ * number of system calls. The mark is a call that nobody else makes.
  */
 #include "syscalls.h"
 
