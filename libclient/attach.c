@@ -160,8 +160,9 @@ int session_attach(const char *socket, uint64_t deadline, struct session **ret, 
         _cleanup_(session_unrefp) struct session *s = NULL;
         int r = attach_connect(socket, deadline, &s, error);
 
-        if (r == 0)
-                r = attach_hello(s, error);
+        if (!s)
+                return r;
+        r = attach_hello(s, error);
         if (r == 0)
                 r = attach_receive(s, deadline, error);
         if (r == 0)

@@ -200,7 +200,7 @@ int client_place(struct session *s, struct lessor_db *db, uint32_t *ret_index,
 }
 
 static struct lessor_db *client_known(struct lessor_db *first, const struct lessor_db *end, const char *name) {
-        for (struct lessor_db *db = first; db != end; db = db->next)
+        for (struct lessor_db *db = first; db && db != end; db = db->next)
                 if (strcmp(db->name, name) == 0)
                         return db;
         return NULL;

@@ -19,9 +19,12 @@
 /* Room for what SO_PASSCRED and its like put in front of the fds on a socket that has them on. */
 #define CONTROL_OTHERS 128U
 
+/* SCM_MAX_FD: what does not fit is closed by the kernel within recvmsg(), which may wait (fdpass_close_shared()). */
+#define CONTROL_FDS 253U
+
 union fdpass_control {
         struct cmsghdr align;
-        char bytes[CMSG_SPACE(sizeof(int) * WIRE_FDS_MAX) + CONTROL_OTHERS];
+        char bytes[CMSG_SPACE(sizeof(int) * CONTROL_FDS) + CONTROL_OTHERS];
 };
 
 int fdpass_send(int socket, const void *packet, size_t size, const int *fds, unsigned n_fds) {
@@ -72,7 +75,7 @@ static void fdpass_collect(struct fdpass_packet *packet, const struct cmsghdr *h
                 if (packet->n_fds < WIRE_FDS_MAX)
                         packet->fds[packet->n_fds++] = fd;
                 else {
-                        fd_close(fd);
+                        fdpass_close_shared(fd);
                         packet->fds_lost = true;
                 }
         }
@@ -121,6 +124,28 @@ int fdpass_wait(int socket, void *buffer, size_t size, struct fdpass_packet *ret
 
 void fdpass_close(struct fdpass_packet *packet) {
         for (unsigned i = 0; i < packet->n_fds; i++)
-                packet->fds[i] = fd_close(packet->fds[i]);
+                packet->fds[i] = fdpass_close_shared(packet->fds[i]);
         packet->n_fds = 0;
+}
+
+int fdpass_close_shared(int fd) {
+        struct linger none = {0};
+        int keep = errno;
+        if (fd >= 0)
+                (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none)); /* ENOTSOCK: as well */
+        errno = keep;
+        return fd_close(fd);
+}
+
+int fdpass_close_socket(int socket) {
+        struct fdpass_packet packet;
+        char byte;
+        int keep = errno;
+        if (socket < 0)
+                return -1;
+        (void)shutdown(socket, SHUT_RDWR); /* nothing more comes */
+        while (fdpass_receive(socket, &byte, sizeof(byte), &packet) == 0 && packet.size > 0)
+                fdpass_close(&packet);
+        errno = keep;
+        return fd_close(socket);
 }

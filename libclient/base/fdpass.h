@@ -22,3 +22,11 @@ int fdpass_receive(int socket, void *buffer, size_t size, struct fdpass_packet *
 /* Likewise, but waits as long as the socket's SO_RCVTIMEO says before -EAGAIN; -EINTR when a signal came first. */
 int fdpass_wait(int socket, void *buffer, size_t size, struct fdpass_packet *ret);
 void fdpass_close(struct fdpass_packet *packet); /* closes the fds not taken; may be said twice */
+
+/*
+ * Closes an fd that others have had in their hands: with SO_LINGER, which belongs to the shared socket, close() would wait
+ * for as long as they please, O_NONBLOCK or not. -1; keeps errno.
+ */
+int fdpass_close_shared(int fd);
+/* Closes a session's socket and, in this way, all that is still on its way in it: close() alone would drop that itself. -1 */
+int fdpass_close_socket(int socket);
