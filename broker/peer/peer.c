@@ -298,7 +298,7 @@ void peer_deinit(struct peer *peer) {
         event_del(&peer->death);
         list_for_each_safe (&peer->outbox, it, next)
                 outgoing_free(container_of(it, struct outgoing, link));
-        peer->fd = fd_close(peer->fd);
+        peer->fd = fdpass_close_socket(peer->fd);
         peer->pidfd = fd_close(peer->pidfd);
 }
 

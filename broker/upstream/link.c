@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fdpass.h"
 
 #define EVENTS_PER_TURN 64
 
@@ -30,7 +31,7 @@ static void end(struct link *link) {
                 unwatch(link);
         /* Ends every dup a worker or its forked child may still hold; close() alone would not. */
         (void)shutdown(link->fd, SHUT_RDWR);
-        link->fd = fd_close(link->fd);
+        link->fd = fdpass_close_shared(link->fd);
         link->closing = false;
         link->on_closed(link);
 }
@@ -121,5 +122,5 @@ void link_drop(struct link *link) {
         event_del(&link->timer);
         if (!link->ended)
                 unwatch(link);
-        link->fd = fd_close(link->fd);
+        link->fd = fdpass_close_shared(link->fd);
 }

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <stddef.h>
 #include <sys/socket.h>
 
@@ -163,6 +164,60 @@ TEST(protocol_abuse, who_connects_and_says_nothing_is_sent_away_or_harms_nobody)
         freeReplyObject(reply);
         for (unsigned i = 0; i < 50; i++)
                 close(fds[i]);
+        scene_end(&s);
+}
+
+/* A socket whose last close() waits for half a minute: it has unsent data, SO_LINGER, and a peer who does not read. */
+static int lingering_socket(int *ret_peer) {
+        struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t size = sizeof(address);
+        struct linger linger = {.l_onoff = 1, .l_linger = 30};
+        static char data[65536];
+        int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+            fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        check(bind(listener, (struct sockaddr *)&address, size) == 0 && listen(listener, 1) == 0 &&
+              getsockname(listener, (struct sockaddr *)&address, &size) == 0 &&
+              connect(fd, (struct sockaddr *)&address, size) == 0);
+        *ret_peer = accept(listener, NULL, NULL);
+        check(*ret_peer >= 0);
+        close(listener);
+        while (send(fd, data, sizeof(data), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+                ;
+        check(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+        return fd;
+}
+
+static int send_and_close(int socket, const void *bytes, size_t size, int fd, unsigned n) {
+        int fds[200];
+        for (unsigned i = 0; i < n; i++)
+                fds[i] = fd;
+        int r = raw_send(socket, bytes, size, fds, n);
+        close(fd); /* the last one is the broker's */
+        return r;
+}
+
+TEST(protocol_abuse, an_fd_whose_close_takes_long_holds_up_nobody) {
+        struct lessor_msg_attach attach = raw_attach_message(0);
+        const unsigned copies[] = {1, 200, 1};
+        struct scene s;
+        int peer[3], fd[3];
+
+        scene_start(&s);
+        uint64_t began = now_ms();
+        broker_pause(&s.host.broker); /* so that the last one is still unread when its session ends */
+        for (unsigned i = 0; i < 3; i++) {
+                check((fd[i] = raw_connect(s.host.broker.socket)) >= 0);
+                if (i == 2)
+                        check_eq(raw_send(fd[i], "what is this", 12, NULL, 0), 0);
+                check_eq(send_and_close(fd[i], &attach, sizeof(attach), lingering_socket(&peer[i]), copies[i]), 0);
+        }
+        broker_resume(&s.host.broker);
+        for (unsigned i = 0; i < 3; i++)
+                check(raw_ended(fd[i], NULL));
+        check_undisturbed(&s, "fds that linger");
+        check_msg(now_ms() - began < 20000, "held up for %llu ms", (unsigned long long)(now_ms() - began));
+        for (unsigned i = 0; i < 3; i++)
+                close(fd[i]), close(peer[i]);
         scene_end(&s);
 }
 

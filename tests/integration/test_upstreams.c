@@ -350,6 +350,35 @@ TEST(upstreams, a_reset_of_a_leased_tcp_connection_is_seen_once) {
         check_a_reset_is_seen(&(struct redis_options){.tcp = true});
 }
 
+/* SO_LINGER and unsent data are left to the broker, whose close() would wait until TCP_USER_TIMEOUT has passed. */
+TEST(upstreams, a_connection_made_to_linger_holds_up_nobody) {
+        static char data[65536];
+        struct linger linger = {.l_onoff = 1, .l_linger = 30};
+        struct lessor_msg_grant grant;
+        struct redis r;
+        struct broker b;
+
+        redis_start(&r, &(struct redis_options){.tcp = true});
+        broker_start(&b, "databases: {main: {%s, max_connections: 1}}\n", redis_address(&r));
+        int fd = raw_attach(b.socket, 0, NULL), lease = raw_lease(fd, 0, UINT64_C(20000000000), &grant);
+        check(lease >= 0);
+        redis_pause(&r);
+        while (send(lease, data, sizeof(data), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+                ;
+        check(setsockopt(lease, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) == 0);
+        close(lease);
+        struct lessor_msg_return giveback = raw_return_message(&grant, 0);
+        check_eq(raw_say(fd, &giveback), 0);
+        uint64_t began = now_ms();
+        check_figure_soon(&b, "main", closing_connections, 1, 5000);
+        check_figure_soon(&b, "main", closing_connections, 0, 20000);
+        check_msg(now_ms() - began < 8000, "held up for %llu ms", (unsigned long long)(now_ms() - began));
+        redis_resume(&r);
+        close(fd);
+        broker_free(&b);
+        redis_stop(&r);
+}
+
 TEST(upstreams, a_port_where_nobody_listens_gives_the_dials_own_error) {
         struct broker b;
         unsigned port;
