@@ -92,7 +92,7 @@ struct answer {
         struct loop *home;
         uint64_t session;
         int fd;
-        bool violation;
+        int end; /* the outcome that ends the session, for `why`; 0: the message is to be delivered */
         const char *why;
         union wire_message message;
 };
@@ -118,10 +118,10 @@ static void deliver(struct loop *here, uint64_t id, const union wire_message *me
 
 static void open_answer(struct letter *letter) {
         struct answer *answer = container_of(letter, struct answer, letter);
-        struct session *s = answer->violation ? find(answer->home, answer->session) : NULL;
+        struct session *s = answer->end ? find(answer->home, answer->session) : NULL;
         if (s)
-                peer_end(&s->peer, LESSOR_E_PROTOCOL, answer->why);
-        else if (!answer->violation)
+                peer_end(&s->peer, answer->end, answer->why);
+        else if (!answer->end)
                 deliver(answer->home, answer->session, &answer->message, answer->fd);
         fd_close(answer->fd);
         free(answer);
@@ -135,14 +135,14 @@ static void send_home(struct loop *home, uint64_t session, const union wire_mess
         }
         answer->home = home;
         answer->session = session;
-        answer->violation = why != NULL;
+        answer->end = why ? LESSOR_E_PROTOCOL : 0;
         answer->why = why;
         answer->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
         if (message)
                 answer->message = *message;
         if (fd >= 0 && answer->fd < 0) {
                 /* Out of fds: the worker cannot be served; ending him frees the lease again. */
-                answer->violation = true;
+                answer->end = LESSOR_E_LIMIT;
                 answer->why = "the broker is out of file descriptors";
         }
         mailbox_post(&home->inbox, &answer->letter, open_answer);

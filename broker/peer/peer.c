@@ -133,14 +133,16 @@ void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t 
         peer_send(peer, &message, -1);
 }
 
-/* The pid a pidfd stands for, in our pid namespace; 0 when it is not visible here; -1 when it is no pidfd. */
+enum { PID_NONE = -1, PID_UNREADABLE = -2 };
+
+/* The pid a pidfd stands for, in our pid namespace; 0: not visible here; PID_NONE: no pidfd; PID_UNREADABLE: errno is ours. */
 static pid_t pidfd_pid(int pidfd) {
         char path[64], line[128];
-        long pid = -1;
+        long pid = PID_NONE;
         snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
         FILE *f = fopen(path, "re");
         if (!f)
-                return -1;
+                return PID_UNREADABLE;
         while (fgets(line, sizeof(line), f))
                 if (strncmp(line, "Pid:", 4) == 0)
                         pid = strtol(line + 4, NULL, 10);
@@ -149,8 +151,7 @@ static pid_t pidfd_pid(int pidfd) {
 }
 
 /* Takes the pidfd when it is the worker's own; otherwise says what is wrong. */
-static const char *adopt_pidfd(struct peer *peer, struct fdpass_packet *packet) {
-        pid_t pid = pidfd_pid(packet->fds[0]);
+static const char *adopt_pidfd(struct peer *peer, struct fdpass_packet *packet, pid_t pid) {
         if (pid < 0)
                 return "the fd sent with ATTACH is not a pidfd: send pidfd_open(getpid(), 0)";
         if (peer->cred.pid == 0 || pid == 0)
@@ -184,7 +185,14 @@ static const char *handle_attach(struct peer *peer, const struct lessor_msg_atta
                 refuse(peer, msg->header.request, LESSOR_E_VERSION, text);
                 return NULL;
         }
-        const char *wrong = adopt_pidfd(peer, packet);
+        pid_t pid = pidfd_pid(packet->fds[0]);
+        if (pid == PID_UNREADABLE) {
+                snprintf(text, sizeof(text), "the broker cannot look at the pidfd sent with ATTACH: %s",
+                         strerror(errno));
+                refuse(peer, msg->header.request, LESSOR_E_LIMIT, text);
+                return NULL;
+        }
+        const char *wrong = adopt_pidfd(peer, packet, pid);
         if (wrong)
                 return wrong;
         wire_init(&answer, LESSOR_MSG_ATTACHED, msg->header.request);
@@ -243,6 +251,7 @@ static bool receive_one(struct peer *peer) {
         struct fdpass_packet packet;
         union wire_message message;
         const char *wrong;
+        int outcome = LESSOR_E_PROTOCOL;
 
         int r = fdpass_receive(peer->fd, &buffer, sizeof(buffer), &packet);
         if (r == -EAGAIN)
@@ -255,13 +264,15 @@ static bool receive_one(struct peer *peer) {
         }
         if (packet.cut)
                 wrong = "a message longer than any of the protocol";
-        else if (packet.fds_lost)
-                wrong = "fds that could not be received: too many of them, or the broker is out of fds";
+        else if (packet.fds_lost && packet.n_fds == WIRE_FDS_MAX)
+                wrong = "more fds than any message of the protocol carries";
+        else if (packet.fds_lost) /* fewer than there was room for: our fault, not his */
+                wrong = "the broker is out of file descriptors", outcome = LESSOR_E_LIMIT;
         else if (!(wrong = wire_decode(WIRE_FROM_WORKER, &buffer, packet.size, packet.n_fds, &message)))
                 wrong = handle(peer, &message, &packet);
         fdpass_close(&packet);
         if (wrong)
-                peer_end(peer, LESSOR_E_PROTOCOL, wrong);
+                peer_end(peer, outcome, wrong);
         return !wrong && peer->state != PEER_ENDED && !expects_answer(&message);
 }
 

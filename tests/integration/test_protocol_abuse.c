@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "support/check.h"
@@ -164,6 +165,36 @@ TEST(protocol_abuse, who_connects_and_says_nothing_is_sent_away_or_harms_nobody)
         freeReplyObject(reply);
         for (unsigned i = 0; i < 50; i++)
                 close(fds[i]);
+        scene_end(&s);
+}
+
+/* No abuse at all, but the broker's own trouble: it must not be called the worker's fault. */
+TEST(protocol_abuse, a_broker_out_of_fds_says_so_and_recovers) {
+        struct lessor_msg_attach attach = raw_attach_message(LESSOR_FEATURE_SEGMENT);
+        int pidfd = raw_pidfd(getpid()), fds[RAW_FDS];
+        struct rlimit before, few;
+        union raw_message answer;
+        struct scene s;
+        unsigned n_fds;
+
+        scene_start(&s);
+        check(prlimit(s.host.broker.pid, RLIMIT_NOFILE, NULL, &before) == 0);
+        for (unsigned room = 1; room < 6; room++) { /* from the socket alone to all that an attach takes */
+                few = (struct rlimit){.rlim_cur = s.fds + room, .rlim_max = before.rlim_max};
+                check(prlimit(s.host.broker.pid, RLIMIT_NOFILE, &few, NULL) == 0);
+                int fd = raw_connect(s.host.broker.socket);
+                check(fd >= 0 && raw_send(fd, &attach, sizeof(attach), &pidfd, 1) == 0);
+                check(raw_receive(fd, &answer, fds, &n_fds) > 0);
+                while (n_fds > 0)
+                        close(fds[--n_fds]);
+                if (answer.header.type == LESSOR_MSG_ERROR)
+                        check_msg(answer.error.outcome == LESSOR_E_LIMIT && strstr(answer.error.text, "file"),
+                                  "with room for %u: %d: %s", room, answer.error.outcome, answer.error.text);
+                close(fd);
+                check_soon(fd_count(s.host.broker.pid) == s.fds, WAIT_MS);
+        }
+        check(prlimit(s.host.broker.pid, RLIMIT_NOFILE, &before, NULL) == 0);
+        close(pidfd);
         scene_end(&s);
 }
 
