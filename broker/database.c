@@ -101,15 +101,16 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
         struct database_request *request = userdata;
         struct database *db = request->database;
         uint64_t now = clock_now();
+        bool would_not_wait = request->deadline == request->waiter.since;
         pool_cancel(&db->pool, &request->waiter);
-        if (request->wait_ns == 0)
+        if (would_not_wait)
                 db->counters.exhausted++;
         else
                 db->counters.lease_timeouts++;
         /* Who waited in vain for a server that cannot be reached is told that, not that he waited. */
         if (db->pool.trouble)
                 refuse_for_trouble(request, db->pool.trouble, now);
-        else if (request->wait_ns == 0)
+        else if (would_not_wait)
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);
         else
                 refuse_exhausted(request, LESSOR_E_TIMEOUT, now - request->waiter.since);

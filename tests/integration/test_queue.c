@@ -77,6 +77,21 @@ TEST(queue, who_will_not_wait_is_told_at_once) {
         host_end(&h);
 }
 
+TEST(queue, who_will_not_wait_by_configuration_is_told_the_same) {
+        struct host h;
+
+        host_start(&h, "max_connections: 1, wait_timeout: 0s");
+        lessor *l = client_open(&h.broker);
+        lessor_db *db = client_database(l, NULL);
+        lessor_lease *lease = acquire(db, WAIT_MS);
+        check_refused(db, LESSOR_WAIT_CONFIGURED, LESSOR_E_EXHAUSTED);
+        check_figure(&h.broker, "main", exhausted, 1);
+        check_figure(&h.broker, "main", lease_timeouts, 0);
+        lessor_release(lease);
+        lessor_close(l);
+        host_end(&h);
+}
+
 struct line {
         const char *socket;
         struct stage served;
