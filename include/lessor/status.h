@@ -55,7 +55,7 @@ extern "C" {
 
 /*
  * Histograms of durations have LESSOR_CALL_BUCKETS buckets, log-linear: four to each power of two, from 1024 ns to
- * 206 s. Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..27 and m in 0..3 (m in 0..1 where e is
+ * 206 s. Bucket 0 counts what is below 1024 ns; bucket 1 + 4 * e + m, for e in 0..27 and m in 0..3 (0..1 where e is
  * 27), what is below (5 + m) << (8 + e) ns and not in a bucket before; the last bucket takes all that is longer.
  */
 static inline uint64_t lessor_status_bucket_below_ns(unsigned bucket) {
