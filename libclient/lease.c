@@ -162,6 +162,20 @@ static void exchange_request(const struct exchange *x, size_t i, const char **re
         }
 }
 
+static void lease_trail(struct lessor_lease *l, const char *name, size_t len) {
+        unsigned slot = len > 0 ? ((unsigned char)name[0] + (unsigned)len) % ARRAY_SIZE(l->harmless.recent) : 0;
+        uint8_t known = l->harmless.recent[slot].len;
+        char *room = l->harmless.recent[slot].name;
+
+        if (known > 0 && known == len && memcmp(room, name, len) == 0)
+                return;
+        command_trail_add(&l->trail, name, len);
+        if (len <= sizeof(l->harmless.recent[slot].name) && command_effect(name, len) == COMMAND_HARMLESS) {
+                memcpy(room, name, len);
+                l->harmless.recent[slot].len = (uint8_t)len;
+        }
+}
+
 static void lease_report(struct lessor_lease *l, enum lessor_report kind, int error) {
         struct lessor_msg_report m = {
                 .database = l->grant.database,
@@ -272,7 +286,7 @@ int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *err
                 const char *name;
                 size_t len;
                 exchange_request(x, i, &name, &len);
-                command_trail_add(&l->trail, name, len);
+                lease_trail(l, name, len);
         }
         x->timeout_ns = l->timeout_ns;
         x->now = clock_now();

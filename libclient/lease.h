@@ -14,11 +14,23 @@
 #include "io.h"
 #include "session.h"
 
+/*
+ * Names of commands that were looked up and found harmless, so that a lease in steady use does not walk through the
+ * table, whose cache lines Redis and the kernel have pushed out meanwhile. As written: upper and lower case are two.
+ */
+struct harmless {
+        struct {
+                uint8_t len; /* 0: free */
+                char name[15];
+        } recent[4];
+};
+
 struct lessor_lease {
         struct session *session; /* a reference */
         struct guard *guard;     /* the fd */
         struct stream stream;
         struct command_trail trail;
+        struct harmless harmless;
         redisContext *context; /* the lease was used raw: its reader is the stream's */
         uint64_t timeout_ns;   /* for each reply */
         uint64_t socket_timeout_ns;
