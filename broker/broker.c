@@ -129,8 +129,7 @@ static int make_threads(struct broker *b) {
                 return -ENOMEM;
         for (unsigned i = 0; i < b->config->threads; i++) {
                 struct session_set *thread = &b->threads[i];
-                thread->host = &b->host;
-                list_init(&thread->sessions);
+                session_set_init(thread, &b->host);
                 b->n_threads_ready++;
                 int r = loop_init(&thread->loop, true);
                 if (r < 0)

@@ -9,7 +9,7 @@ int loop_init(struct loop *loop, bool with_upstream) {
         *loop = (struct loop){.inbox = {.wake = -1}};
         if (!config)
                 return -ENOMEM;
-        /* One thread per base: no locks. Precise timers: deadlines are milliseconds, and timerfd costs nothing here. */
+        /* One thread per base: no locks. */
         event_config_set_flag(config, EVENT_BASE_FLAG_NOLOCK);
         loop->base = event_base_new_with_config(config);
         event_config_free(config);

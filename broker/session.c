@@ -18,7 +18,8 @@
 struct session {
         struct directory_session entry;
         struct session_set *set;
-        struct list link; /* in set->sessions */
+        struct list link; /* in set->newcomers, then in set->sessions */
+        bool newcomer, admitted;
         struct peer peer;
         struct letter letter; /* to the undertaker */
         struct session_memory *memory;
@@ -190,17 +191,44 @@ static void read_program(struct session *s, const char *claimed) {
         s->program[strcspn(s->program, "\n")] = '\0';
 }
 
+/* Counts him among the attached, if there is room. */
+static bool admit(struct session *s) {
+        struct session_host *host = s->set->host;
+        uint64_t now = atomic_fetch_add_explicit(&host->attached, 1, memory_order_relaxed);
+        s->admitted = now < host->max_sessions;
+        if (s->admitted) {
+                atomic_fetch_add_explicit(&host->total, 1, memory_order_relaxed);
+                return true;
+        }
+        atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&host->refused, 1, memory_order_relaxed);
+        log_warning("session: refused, max_sessions=%u are attached pid=%d", host->max_sessions, (int)s->peer.cred.pid);
+        return false;
+}
+
+static void leave_newcomers(struct session *s) {
+        s->set->n_newcomers -= s->newcomer;
+        s->newcomer = false;
+        list_remove(&s->link);
+}
+
 static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, struct lessor_msg_attached *ret,
                      int fds[2], char text[LESSOR_TEXT_SIZE]) {
         struct session *s = session_of_peer(peer);
         struct session_host *host = s->set->host;
         _cleanup_(fd_closep) int memory_fd = -1;
+        if (!admit(s)) {
+                snprintf(text, LESSOR_TEXT_SIZE, "the broker has reached max_sessions (%u)", host->max_sessions);
+                return LESSOR_E_LIMIT;
+        }
         int r = session_memory_new(s->entry.id, host->instance, &s->memory, &memory_fd);
         if (r < 0) {
                 snprintf(text, LESSOR_TEXT_SIZE, "the broker cannot make a session segment: %s", strerror(-r));
                 log_error("session: %s pid=%d", text, (int)peer->cred.pid);
                 return LESSOR_E_LIMIT;
         }
+        leave_newcomers(s);
+        list_push_back(&s->set->sessions, &s->link);
         read_program(s, msg->program);
         ret->features = msg->features & LESSOR_FEATURE_SEGMENT;
         ret->session = s->entry.id;
@@ -360,10 +388,11 @@ static void on_ended(struct peer *peer, const char *why) {
         log_debug("session: ended id=%" PRIu64 " pid=%d program=%s why=\"%s\"", s->entry.id, (int)peer->cred.pid,
                   LOG_QUOTE(s->program), why);
         peer_deinit(peer);
-        list_remove(&s->link);
+        leave_newcomers(s);
         directory_remove(host->directory, &s->entry);
         tell_databases(s);
-        atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+        if (s->admitted)
+                atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
         mailbox_post(host->undertaker, &s->letter, host->bury);
 }
 
@@ -375,16 +404,6 @@ static const struct peer_ops ops = {.attach = on_attach,
                                     .report = on_report,
                                     .ended = on_ended};
 
-/* Counts the newcomer if there is room. */
-static bool admit(struct session_host *host) {
-        uint64_t now = atomic_fetch_add_explicit(&host->attached, 1, memory_order_relaxed);
-        if (now < host->max_sessions)
-                return true;
-        atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
-        atomic_fetch_add_explicit(&host->refused, 1, memory_order_relaxed);
-        return false;
-}
-
 static void turn_away(int fd, int outcome, const char *text) {
         union wire_message message;
         wire_init(&message, LESSOR_MSG_ERROR, 0);
@@ -395,41 +414,58 @@ static void turn_away(int fd, int outcome, const char *text) {
         fd_close(fd);
 }
 
+/* Whoever means it attaches within a moment: the one who has been silent longest makes room. */
+static void limit_newcomers(struct session_set *set) {
+        if (set->n_newcomers < SESSION_NEWCOMERS_MAX)
+                return;
+        struct session *oldest = container_of(list_first(&set->newcomers), struct session, link);
+        leave_newcomers(oldest);
+        list_push_back(&set->sessions, &oldest->link); /* until his end has come round */
+        peer_end(&oldest->peer, LESSOR_E_PROTOCOL, "no ATTACH yet, and others want to");
+}
+
 void session_accept(struct session_set *set, int fd) {
         struct session_host *host = set->host;
         if (set->ended) { /* the first thread handed him over before it was told to stop itself */
                 turn_away(fd, LESSOR_E_UNAVAILABLE, "the broker is stopping");
                 return;
         }
-        if (!admit(host)) {
-                log_warning("session: refused, max_sessions=%u are attached", host->max_sessions);
-                turn_away(fd, LESSOR_E_LIMIT, "the broker has reached max_sessions");
-                return;
-        }
         struct session *s = calloc(1, sizeof(*s));
         if (!s || peer_init(&s->peer, set->loop.base, fd, &ops) < 0) {
                 free(s);
-                atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
                 turn_away(fd, LESSOR_E_LIMIT, "the broker is out of memory");
                 return;
         }
+        limit_newcomers(set);
         s->set = set;
         s->entry.id = atomic_fetch_add_explicit(&host->last_id, 1, memory_order_relaxed) + 1;
-        list_push_back(&set->sessions, &s->link);
+        s->newcomer = true;
+        set->n_newcomers++;
+        list_push_back(&set->newcomers, &s->link);
         directory_add(host->directory, &s->entry);
-        atomic_fetch_add_explicit(&host->total, 1, memory_order_relaxed);
+}
+
+void session_set_init(struct session_set *set, struct session_host *host) {
+        set->host = host;
+        list_init(&set->sessions);
+        list_init(&set->newcomers);
+}
+
+static void end_list(struct session_set *set, struct list *list, const char *why) {
+        list_for_each_safe (list, it, next) {
+                struct session *s = container_of(it, struct session, link);
+                peer_end(&s->peer, LESSOR_E_UNAVAILABLE, why);
+                peer_deinit(&s->peer);
+                leave_newcomers(s);
+                directory_remove(set->host->directory, &s->entry);
+                mailbox_post(set->host->undertaker, &s->letter, set->host->bury);
+        }
 }
 
 void session_end_all(struct session_set *set, const char *why) {
         set->ended = true;
-        list_for_each_safe (&set->sessions, it, next) {
-                struct session *s = container_of(it, struct session, link);
-                peer_end(&s->peer, LESSOR_E_UNAVAILABLE, why);
-                peer_deinit(&s->peer);
-                list_remove(&s->link);
-                directory_remove(set->host->directory, &s->entry);
-                mailbox_post(set->host->undertaker, &s->letter, set->host->bury);
-        }
+        end_list(set, &set->sessions, why);
+        end_list(set, &set->newcomers, why);
 }
 
 /* ---- the undertaker's part -------------------------------------------------------------------------------------- */

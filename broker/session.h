@@ -33,9 +33,15 @@ struct session_set {
         struct loop loop;
         struct session_host *host;
         struct list sessions;
+        struct list newcomers; /* connected, not attached yet: the oldest first */
+        unsigned n_newcomers;
         bool ended; /* by session_end_all() */
 };
 
+/* Those who connect and do not attach hold nobody else up: beyond this many of a thread, the oldest of them is ended. */
+#define SESSION_NEWCOMERS_MAX 64U
+
+void session_set_init(struct session_set *set, struct session_host *host);
 void session_accept(struct session_set *set, int fd); /* takes the fd; on the set's thread */
 /* The broker stops: tells each, frees each, and turns away whoever comes from now on. */
 void session_end_all(struct session_set *set, const char *why);

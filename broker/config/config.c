@@ -13,7 +13,7 @@
  * What one session may hold in the broker: its socket, the worker's pidfd, its segment's memfd. FDS_FIXED is for the
  * rest: log, listener, status segment, control page, resolver, and connections being accepted or refused.
  */
-enum { FDS_PER_SESSION = 3, FDS_PER_THREAD = 8, FDS_FIXED = 64 };
+enum { FDS_PER_SESSION = 3, FDS_PER_THREAD = 72, FDS_FIXED = 64 };
 
 static void wipe(char *secret) {
         if (secret)

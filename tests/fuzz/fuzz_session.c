@@ -115,8 +115,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
         if (!names || loop_init(&set.loop, true) < 0 || directory_init(&directory, 64) < 0 ||
             control_page_init(&page, 1) < 0)
                 abort();
-        set.host = &host;
-        list_init(&set.sessions);
+        session_set_init(&set, &host);
         host = (struct session_host){.directory = &directory,
                                      .control = &page,
                                      .undertaker = &set.loop.inbox,
@@ -275,7 +274,7 @@ static unsigned count_fds(void) {
 static void check_nothing_is_left(void) {
         static struct lessor_status_database record;
         static struct lessor_status_connection connections[2];
-        if (!list_empty(&set.sessions) || atomic_load(&host.attached))
+        if (!list_empty(&set.sessions) || !list_empty(&set.newcomers) || atomic_load(&host.attached))
                 abort();
         for (unsigned i = 0; i < DATABASES; i++) {
                 database_snapshot(databases[i], &record, connections);
@@ -307,7 +306,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         turn(2);
         receive(&w);
         close(w.fd);
-        for (unsigned i = 0; i < 1000 && !list_empty(&set.sessions); i++)
+        for (unsigned i = 0; i < 1000 && !(list_empty(&set.sessions) && list_empty(&set.newcomers)); i++)
                 turn(1);
         turn(3);
         check_nothing_is_left();
