@@ -47,6 +47,8 @@ static int32_t thread_id(void) {
 static void lease_say_where(const char *database, const char *socket, lessor_error *error) {
         char text[LESSOR_ERROR_TEXT];
 
+        if (strncmp(error->text, "database `", strlen("database `")) == 0)
+                return; /* the broker has said it already */
         memcpy(text, error->text, sizeof(text));
         snprintf(error->text, sizeof(error->text), "database `%s` of %s: %.300s", database, socket, text);
 }
