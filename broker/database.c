@@ -334,7 +334,7 @@ void database_session_ended(struct database *db, uint64_t session) {
                 if (conn->state != CONN_LEASED || conn->session != session)
                         continue;
                 const struct database_caller *holder = &db->connections[slot].holder;
-                log_info("lease: taken back from a worker that is gone db=%s slot=%u pid=%d program=%s site=%s "
+                log_info("lease: taken back, its session has ended db=%s slot=%u pid=%d program=%s site=%s "
                          "held_ms=%" PRIu64,
                          name_of(db), slot, (int)holder->pid, LOG_QUOTE(holder->program), LOG_QUOTE(holder->site),
                          (now - conn->since) / NS_PER_MS);
