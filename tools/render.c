@@ -168,8 +168,8 @@ static struct text field_text(const struct model *m, const struct lessor_status_
 
 /* `text` from column `at` on, broken between words. */
 static void wrapped(FILE *out, const char *text, size_t at, size_t width) {
-        size_t room = width > at + 20 ? width - at : 20, n;
-        while ((n = strlen(text)) > room) {
+        size_t room = width > at + 20 ? width - at : 20;
+        while (strlen(text) > room) {
                 size_t cut = room;
                 while (cut > 1 && text[cut] != ' ')
                         cut--;

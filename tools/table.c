@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "table.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ void table_deinit(struct table *t) {
 static bool elastic(const struct table_column *c) { return c->kind == TABLE_ELASTIC || c->kind == TABLE_ELASTIC_TAIL; }
 
 static void measure(const struct table *t, size_t *widths) {
+        assert(t->n_columns > 0);
         for (size_t c = 0; c < t->n_columns; c++)
                 widths[c] = strlen(t->columns[c].title);
         for (size_t i = 0; i < t->n_cells; i++) {
@@ -84,6 +86,7 @@ static void print_cell(FILE *out, const struct table_column *column, const char 
 
 void table_print(const struct table *t, FILE *out, size_t width) {
         size_t widths[COLUMNS_MAX];
+        assert(t->n_columns > 0);
         measure(t, widths);
         squeeze(t, widths, width);
         for (size_t c = 0; c < t->n_columns; c++)

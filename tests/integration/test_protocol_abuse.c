@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include "base/cleanup.h"
 #include "support/check.h"
 #include "support/host.h"
 #include "support/process.h"
@@ -284,6 +285,7 @@ TEST_WITH(protocol_abuse, a_malformed_message_ends_its_session_alone, .timeout =
 
         scene_start(&s);
         lease = raw_lease_message(7, s.main, 0);
+        check_session_ends(&s, "nothing", large, 0, NULL, 0);
         check_session_ends(&s, "one byte", large, 1, NULL, 0);
         check_session_ends(&s, "zeroes", large, 512, NULL, 0);
         check_session_ends(&s, "64 KiB", large, sizeof(large), NULL, 0);
@@ -629,4 +631,25 @@ TEST(protocol_abuse, an_unread_byte_on_a_connection_said_to_be_clean_is_found) {
         check_figure_soon(&h.broker, "main", discards_stray, 1, WAIT_MS);
         close(fd);
         host_end(&h);
+}
+
+/* Silent connections fill neither max_sessions nor anything else that a worker needs. */
+TEST(protocol_abuse, those_who_connect_and_say_nothing_keep_nobody_out) {
+        struct redis r;
+        struct broker b;
+        int silent[200];
+
+        redis_start(&r, NULL);
+        broker_start(&b, "max_sessions: 4\ndatabases: {main: {%s}}\n", redis_address(&r));
+        for (size_t i = 0; i < ARRAY_SIZE(silent); i++)
+                silent[i] = raw_connect(b.socket);
+        lessor *l = client_open(&b);
+        freeReplyObject(client_command(client_database(l, NULL), "PING"));
+        check_eq(broker_sessions_now(&b), 1);
+        for (size_t i = 0; i < ARRAY_SIZE(silent); i++)
+                close(silent[i]);
+        lessor_close(l);
+        check_settled(&b, &r);
+        broker_free(&b);
+        redis_stop(&r);
 }

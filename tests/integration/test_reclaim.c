@@ -205,6 +205,11 @@ static void leave_bytes_in_hiredis(lessor_lease *lease) {
         check_eq(redisGetReply(c, (void **)&reply), REDIS_OK);
         freeReplyObject(reply);
 }
+static void leave_half_a_reply(lessor_lease *lease) {
+        char bytes[100];
+        write_raw(lease, "COMMAND\r\n"); /* a reply of some 200 KB */
+        check_eq(recv(lessor_context(lease)->fd, bytes, sizeof(bytes), MSG_WAITALL), (ssize_t)sizeof(bytes));
+}
 static void leave_a_shut_down_socket(lessor_lease *lease) { shutdown(lessor_context(lease)->fd, SHUT_RDWR); }
 static void leave_short_time_limits(lessor_lease *lease) {
         struct timeval short_limit = {.tv_usec = 1000};
@@ -231,6 +236,7 @@ static const struct {
         {"QUIT", leave_a_closed_connection},
         {"a reply that comes after its time", leave_a_late_reply},
         {"a reply in hiredis' buffer", leave_bytes_in_hiredis},
+        {"half a reply", leave_half_a_reply},
         {"a socket shut down", leave_a_shut_down_socket},
         {"socket timeouts of its own", leave_short_time_limits},
 };
