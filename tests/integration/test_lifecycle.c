@@ -273,7 +273,7 @@ TEST(lifecycle, a_segment_of_another_user_is_refused) {
 static void with_a_tiny_shm(void *size) {
         if ((unshare(CLONE_NEWNS) < 0 && unshare(CLONE_NEWNS | CLONE_NEWUSER) < 0) ||
             mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("tmpfs", "/dev/shm", "tmpfs", 0, size) < 0)
-                _exit(NOT_PERMITTED);
+                fprintf(stderr, "%s", strerror(errno)), _exit(NOT_PERMITTED);
 }
 
 TEST(lifecycle, a_full_dev_shm_is_a_refusal_in_words) {
@@ -282,7 +282,7 @@ TEST(lifecycle, a_full_dev_shm_is_a_refusal_in_words) {
         prepare(&h);
         int status = broker_launch_refused(&h.broker, with_a_tiny_shm, (char[]){"size=4k"});
         if (status == NOT_PERMITTED)
-                test_skip("no mount namespace of our own here: %s", strerror(errno));
+                test_skip("no mount namespace of our own here: %s", sandbox_read(h.broker.log, NULL));
         check_refused(&h.broker, status, "/dev/shm");
         check(broker_log_has(&h.broker, "full") || broker_log_has(&h.broker, strerror(ENOSPC)));
         check_refused(&h.broker, broker_launch_refused(&h.broker, with_a_tiny_shm, (char[]){"size=64k"}), "/dev/shm");
