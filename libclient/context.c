@@ -13,7 +13,7 @@
 #include "lease.h"
 
 /* hiredis' deadline is the kernel's, which starts anew with every byte; good enough for what is raw anyway. */
-void lease_context_timeout(struct lessor_lease *l) {
+static void context_timeout(struct lessor_lease *l) {
         struct timeval t = {0}; /* for ever */
 
         if (!l->context)
@@ -54,9 +54,16 @@ redisContext *lessor_context(lessor_lease *l) {
         l->stream.reader = c->reader;
         l->stream.poll_only = true;
         l->context = c;
-        lease_context_timeout(l);
+        context_timeout(l);
         guard_set_context(l->guard, l, c);
         return c;
+}
+
+void lessor_lease_set_timeout(lessor_lease *l, int reply_ms) {
+        if (!l || l->epoch != fork_epoch())
+                return;
+        l->timeout_ns = reply_ms < 0 ? TIME_NEVER : (uint64_t)reply_ms * NS_PER_MS;
+        context_timeout(l);
 }
 
 lessor_lease *lessor_lease_of(const redisContext *context) {

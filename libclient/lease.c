@@ -359,13 +359,6 @@ lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, in
         return l;
 }
 
-void lessor_lease_set_timeout(lessor_lease *l, int reply_ms) {
-        if (!l || l->epoch != fork_epoch())
-                return;
-        l->timeout_ns = reply_ms < 0 ? TIME_NEVER : (uint64_t)reply_ms * NS_PER_MS;
-        lease_context_timeout(l);
-}
-
 void lessor_release(lessor_lease *l) {
         NO_CANCEL;
 

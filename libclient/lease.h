@@ -55,6 +55,3 @@ int lease_check(const struct lessor_lease *l, const char *function, lessor_error
 int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error);
 /* One formatted command, one reply; NULL: see *error. */
 redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size, lessor_error *error);
-
-/* Hands a changed timeout to a raw context's socket. */
-void lease_context_timeout(struct lessor_lease *l);

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "tree.h"
+#include "text.h"
 
 /* The length of the UTF-8 sequence at p, 0: not valid (overlong forms, surrogates and beyond U+10FFFF included). */
 static size_t utf8_length(const unsigned char *p, size_t left) {
@@ -130,19 +130,5 @@ char *config_quote(const char *text, size_t length, char *buffer, size_t size) {
         if (out + 1 < size)
                 buffer[out++] = '`';
         buffer[out] = '\0';
-        return buffer;
-}
-
-char *config_found(const struct config_node *node, char *buffer, size_t size) {
-        if (node->kind == CONFIG_NODE_LIST)
-                snprintf(buffer, size, "a list");
-        else if (node->kind == CONFIG_NODE_MAP)
-                snprintf(buffer, size, "a map");
-        else if (config_node_null(node))
-                snprintf(buffer, size, "nothing");
-        else if (node->length == 0)
-                snprintf(buffer, size, "an empty text");
-        else
-                config_quote(node->text, node->length, buffer, size);
         return buffer;
 }

@@ -11,6 +11,7 @@
 #include "tree.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
@@ -327,4 +328,18 @@ int config_tree_read(const char *data, size_t size, const struct config_origin *
         else
                 *ret = b.tree;
         return r;
+}
+
+char *config_found(const struct config_node *node, char *buffer, size_t size) {
+        if (node->kind == CONFIG_NODE_LIST)
+                snprintf(buffer, size, "a list");
+        else if (node->kind == CONFIG_NODE_MAP)
+                snprintf(buffer, size, "a map");
+        else if (config_node_null(node))
+                snprintf(buffer, size, "nothing");
+        else if (node->length == 0)
+                snprintf(buffer, size, "an empty text");
+        else
+                config_quote(node->text, node->length, buffer, size);
+        return buffer;
 }

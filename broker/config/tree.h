@@ -10,8 +10,8 @@
 
 #include "config.h"
 #include "report.h"
+#include "text.h"
 
-#define CONFIG_SIZE_MAX ((size_t)1 << 20) /* bytes of a file */
 #define CONFIG_DEPTH_MAX 16U
 #define CONFIG_ALIASES_MAX 1000U
 #define CONFIG_NODES_MAX 50000U /* counted with aliases written out */
@@ -50,10 +50,3 @@ bool config_node_null(const struct config_node *node); /* `~`, `null` or nothing
 
 /* What stands there, for a message: "`fifty`", "a list", "nothing"; shortened and escaped; returns `buffer`. */
 char *config_found(const struct config_node *node, char *buffer, size_t size);
-/* A text in backticks, escaped, shortened to about 40 signs; returns `buffer`. */
-char *config_quote(const char *text, size_t length, char *buffer, size_t size);
-#define CONFIG_QUOTE_SIZE 200U
-
-/* The bytes themselves (text.c): 0, or CONFIG_E_INVALID (said): too large, empty, binary, not UTF-8. */
-int config_text_check(const char *data, size_t size, const struct config_origin *origin, struct config_report *report);
-bool config_utf8_valid(const char *text, size_t length);
