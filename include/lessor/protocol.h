@@ -22,9 +22,10 @@
  *     REPORT lease         -> nothing
  *
  * An answer carries the `request` number of its question; a worker chooses the numbers, unique among those it has open
- * and not 0. Answers may overtake each other. A message that is malformed, out of order, of an unknown type, with a
- * reserved bit set, with an fd where none belongs, or that names a lease which is not the sender's ends the session: the
- * broker sends ERROR with LESSOR_FATAL if it can, closes the socket, and takes back everything the session held.
+ * (whoever uses one twice cannot tell the answers apart) and not 0. Answers may overtake each other. A message that is
+ * malformed, out of order, of an unknown type, with a reserved bit set, with an fd where none belongs, or that names a
+ * lease which is not the sender's ends the session: the broker sends ERROR with LESSOR_FATAL if it can, closes the
+ * socket, and takes back everything the session held.
  *
  * VERSIONS. ATTACH names the lowest and highest version the worker speaks; ATTACHED names the one in force, the highest
  * both know. Features are bits both sides must name; a bit not granted is not there.
