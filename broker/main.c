@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "broker.h"
+#include "config/keys.h"
 #include "config/load.h"
 #include "config/print.h"
 #include "log.h"
@@ -114,9 +115,33 @@ static void log_report(const struct config_report *report) {
         }
 }
 
+/* Keys that are parsed and checked, but that this release does not act on yet: whoever sets one is told. */
+static const enum config_key_id inert[] = {CONFIG_KEY_min_idle,          CONFIG_KEY_health_check_interval,
+                                           CONFIG_KEY_idle_timeout,      CONFIG_KEY_idle_check_interval,
+                                           CONFIG_KEY_max_lifetime,      CONFIG_KEY_breaker_failures,
+                                           CONFIG_KEY_breaker_open_time, CONFIG_KEY_breaker_early_probe,
+                                           CONFIG_KEY_lease_warn,        CONFIG_KEY_lease_timeout,
+                                           CONFIG_KEY_handover,          CONFIG_KEY_fd_cache,
+                                           CONFIG_KEY_lane_size,         CONFIG_KEY_reply_budget};
+
+static bool is_set(const struct config *config, enum config_key_id id) {
+        bool set = config->origin[id].source != CONFIG_SOURCE_DEFAULT;
+        for (unsigned i = 0; config_keys[id].database && i < config->n_databases; i++)
+                set = set || config->databases[i].origin[id].source != CONFIG_SOURCE_DEFAULT;
+        return set;
+}
+
+static void warn_of_inert_keys(const struct config *config) {
+        for (size_t i = 0; i < ARRAY_SIZE(inert); i++)
+                if (is_set(config, inert[i]))
+                        log_warning("config: `%s` is set, but lessord " LESSOR_RELEASE " does not act on it yet",
+                                    config_keys[inert[i]].name);
+}
+
 static int run(const struct config *config) {
         struct broker *broker;
         log_set_level((enum log_level)config->log_level);
+        warn_of_inert_keys(config);
         signal(SIGPIPE, SIG_IGN);
         signal(SIGHUP, SIG_IGN); /* a terminal's end is no reason to end */
         if (broker_new(config, &broker) < 0)
