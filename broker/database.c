@@ -4,7 +4,7 @@
  * is left. What an action brings about later (a dial's end, a closed socket) comes back as an event of the loop, so that
  * nothing here is ever called from within itself.
  */
-#include "database.h"
+#include "database_internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -16,40 +16,8 @@
 #include "base/clock.h"
 #include "log.h"
 #include "peer/peer.h"
-#include "upstream/dial.h"
-#include "upstream/link.h"
 
 #define WAIT_MAX_NS (365 * 86400 * NS_PER_S) /* a year is for ever, and fits every timer */
-#define IDLE_NS (60 * NS_PER_S)              /* requirement 17: idle_connections */
-
-struct connection {
-        struct database *database;
-        struct pool_conn *conn; /* of the same slot */
-        struct dial *dial;
-        struct link link;
-        uint64_t client_id;
-        char local[LESSOR_NAME_SIZE];
-        struct database_caller holder; /* while leased */
-};
-
-struct counters {
-        uint64_t lease_timeouts, exhausted, cancelled, reports, last_error_time, last_success_time, last_lease_time;
-};
-
-struct database {
-        struct database_options o;
-        struct pool pool;
-        struct connection *connections;
-        struct upstream_target target;
-        char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
-        char endpoint[LESSOR_STATUS_TEXT_SIZE];
-        char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake; /* at pool_wakeup() */
-        struct counters counters;
-        _Atomic uint64_t denied; /* counted by the sessions' threads */
-};
-
-static const char *name_of(const struct database *db) { return db->o.config->name; }
 
 static struct timeval timeval_of(uint64_t ns) {
         /* Rounded up: a timer that fires a microsecond early would be set again for nothing. */
@@ -355,99 +323,6 @@ bool database_allows(struct database *db, const struct peer *peer) {
                         return true;
         atomic_fetch_add_explicit(&db->denied, 1, memory_order_relaxed);
         return false;
-}
-
-/* ---- the figures ------------------------------------------------------------------------------------------------ */
-
-static unsigned idle_count(const struct database *db, uint64_t now) {
-        unsigned n = 0;
-        list_for_each (&db->pool.by_state[CONN_FREE], it)
-                n += now - container_of(it, struct pool_conn, link)->since > IDLE_NS;
-        return n;
-}
-
-static uint64_t oldest_wait(const struct database *db, uint64_t now) {
-        struct list *first = list_first(&db->pool.queue);
-        return first ? now - container_of(first, struct pool_waiter, link)->since : 0;
-}
-
-static void snapshot_gauges(const struct database *db, struct lessor_status_database *r, uint64_t now) {
-        const struct pool *pool = &db->pool;
-        r->health = (uint64_t)pool_health(pool, db->last_error, r->reason);
-        r->max_connections = pool->limits.max_connections;
-        r->max_waiters = pool->limits.max_waiters;
-        r->wait_timeout = db->o.config->wait_timeout_ns;
-        r->socket_timeout = db->o.config->socket_timeout_ns;
-        r->open_connections = pool_open(pool);
-        r->available_connections = pool->count[CONN_FREE];
-        r->in_use_connections = pool->count[CONN_LEASED];
-        r->idle_connections = idle_count(db, now);
-        r->dialling_connections = pool->count[CONN_DIALLING];
-        r->closing_connections = pool->count[CONN_CLOSING];
-        r->peak_connections = pool->stats.peak_open;
-        r->waiting = pool->waiting;
-        r->peak_waiting = pool->stats.peak_waiting;
-        r->oldest_wait = oldest_wait(db, now);
-}
-
-static void snapshot_counters(const struct database *db, struct lessor_status_database *r) {
-        const struct pool_stats *s = &db->pool.stats;
-        const struct counters *n = &db->counters;
-        r->created_connections = s->created;
-        r->failed_connections = s->failed;
-        r->reconnections = s->reconnections;
-        r->retry_attempts = s->retries;
-        r->leases = s->leases;
-        r->lease_timeouts = n->lease_timeouts;
-        r->exhausted = n->exhausted;
-        r->denied = atomic_load_explicit(&db->denied, memory_order_relaxed);
-        r->cancelled = n->cancelled;
-        r->reclaims = s->reclaims;
-        r->reports = n->reports;
-        r->discards_dirty = s->discards[POOL_DISCARD_DIRTY];
-        r->discards_stray = s->discards[POOL_DISCARD_STRAY];
-        r->discards_holder = s->discards[POOL_DISCARD_HOLDER];
-        r->discards_lost = s->discards[POOL_DISCARD_LOST];
-        r->last_error_time = n->last_error_time;
-        r->last_success_time = n->last_success_time;
-        r->last_lease_time = n->last_lease_time;
-        r->wait_time = s->wait_time;
-        r->hold_time = s->hold_time;
-}
-
-static void snapshot_connection(const struct database *db, const struct connection *c,
-                                struct lessor_status_connection *r) {
-        const struct pool_conn *conn = c->conn;
-        *r = (struct lessor_status_connection){.database = db->o.index,
-                                               .slot = conn->slot,
-                                               .state = (uint32_t)conn->state,
-                                               .generation = conn->generation,
-                                               .since_ns = conn->since};
-        if (conn->state == CONN_VACANT || conn->state == CONN_DIALLING)
-                return;
-        r->client_id = c->client_id;
-        memcpy(r->local, c->local, sizeof(r->local));
-        if (conn->state != CONN_LEASED)
-                return;
-        r->session = conn->session;
-        r->lease = conn->lease;
-        r->holder_pid = (int32_t)c->holder.pid;
-        r->holder_tid = c->holder.tid;
-        r->holder_uid = c->holder.uid;
-        memcpy(r->holder, c->holder.program, sizeof(r->holder));
-        memcpy(r->site, c->holder.site, sizeof(r->site));
-}
-
-void database_snapshot(struct database *db, struct lessor_status_database *ret,
-                       struct lessor_status_connection *connections) {
-        memset(ret, 0, sizeof(*ret));
-        wire_string(ret->name, sizeof(ret->name), name_of(db));
-        wire_string(ret->endpoint, sizeof(ret->endpoint), db->endpoint);
-        wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
-        snapshot_gauges(db, ret, clock_now());
-        snapshot_counters(db, ret);
-        for (unsigned i = 0; i < db->pool.limits.max_connections; i++)
-                snapshot_connection(db, &db->connections[i], &connections[i]);
 }
 
 /* ---- birth and end ---------------------------------------------------------------------------------------------- */
