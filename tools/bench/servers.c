@@ -225,9 +225,11 @@ static unsigned free_port(void) {
 int servers_start_redis(struct servers *s) {
         char program[] = "redis-server", port[] = "--port", number[12], sock[] = "--unixsocket", save[] = "--save",
              nothing[] = "", dir[] = "--dir", clients[] = "--maxclients", many[] = "10000";
+        /* hiredis connects without blocking: a Unix socket whose backlog is full refuses it. */
+        char backlog[] = "--tcp-backlog", long_one[] = "4096";
         char bind_to[] = "--bind", loopback[] = "127.0.0.1";
-        char *argv[] = {program, port,    number, bind_to,      loopback, sock, s->redis_socket,
-                        save,    nothing, dir,    s->directory, clients,  many, NULL};
+        char *argv[] = {program, port, number,       bind_to, loopback, sock,    s->redis_socket, save,
+                        nothing, dir,  s->directory, clients, many,     backlog, long_one,        NULL};
 
         s->redis_port = free_port();
         snprintf(number, sizeof(number), "%u", s->redis_port);
