@@ -200,7 +200,10 @@ static bool admit(struct session *s) {
 }
 
 static void leave_newcomers(struct session *s) {
-        s->set->n_newcomers -= s->newcomer;
+        if (s->newcomer) {
+                s->set->n_newcomers--;
+                atomic_fetch_sub_explicit(&s->set->host->newcomers, 1, memory_order_relaxed);
+        }
         s->newcomer = false;
         list_remove(&s->link);
 }
@@ -423,7 +426,10 @@ static void turn_away(int fd, int outcome, const char *text) {
 
 /* Whoever means it attaches within a moment: the one who has been silent longest makes room. */
 static void limit_newcomers(struct session_set *set) {
-        if (set->n_newcomers < SESSION_NEWCOMERS_MAX)
+        struct session_host *host = set->host;
+        uint64_t others = atomic_load_explicit(&host->newcomers, memory_order_relaxed) +
+                          atomic_load_explicit(&host->attached, memory_order_relaxed);
+        if (set->n_newcomers < SESSION_NEWCOMERS_MAX || others < host->max_sessions)
                 return;
         struct session *oldest = container_of(list_first(&set->newcomers), struct session, link);
         leave_newcomers(oldest);
@@ -448,6 +454,7 @@ void session_accept(struct session_set *set, int fd) {
         s->entry.id = atomic_fetch_add_explicit(&host->last_id, 1, memory_order_relaxed) + 1;
         s->newcomer = true;
         set->n_newcomers++;
+        atomic_fetch_add_explicit(&host->newcomers, 1, memory_order_relaxed);
         list_push_back(&set->newcomers, &s->link);
         directory_add(host->directory, &s->entry);
 }
