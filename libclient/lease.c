@@ -110,6 +110,17 @@ static bool lease_clean(const struct lessor_lease *l) {
         return !l->broken && !l->context && stream_even(&l->stream) && command_trail_clean(&l->trail);
 }
 
+/* Raw use shows us neither its requests nor whether they went out whole: nothing can be said of it. */
+static bool lease_resettable(const struct lessor_lease *l) {
+        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_resettable(&l->trail);
+}
+
+static uint32_t lease_proof(const struct lessor_lease *l) {
+        if (lease_clean(l))
+                return LESSOR_RETURN_CLEAN;
+        return lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0;
+}
+
 static void lease_free_context(struct lessor_lease *l) {
         if (!l->context)
                 return;
@@ -124,7 +135,7 @@ void lease_deinit(struct lessor_lease *l) {
                 .slot = l->grant.slot,
                 .generation = l->grant.generation,
                 .lease = l->grant.lease,
-                .flags = lease_clean(l) ? LESSOR_RETURN_CLEAN : 0,
+                .flags = lease_proof(l),
                 .requests = l->stream.requests,
                 .replies = l->stream.replies,
         };

@@ -73,7 +73,7 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_RETURN] = {.size = sizeof(struct lessor_msg_return),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_NONE,
-                               FLAGS(lessor_msg_return, flags, LESSOR_RETURN_CLEAN),
+                               FLAGS(lessor_msg_return, flags, LESSOR_RETURN_CLEAN | LESSOR_RETURN_RESETTABLE),
                                RESERVED(lessor_msg_return, reserved)},
         [LESSOR_MSG_REPORT] = {.size = sizeof(struct lessor_msg_report),
                                .from = WIRE_FROM_WORKER,
