@@ -32,7 +32,14 @@ enum conn_state {
 };
 
 /* Why a connection is not handed on but replaced. */
-enum pool_discard { POOL_DISCARD_DIRTY, POOL_DISCARD_STRAY, POOL_DISCARD_HOLDER, POOL_DISCARD_LOST, POOL_DISCARDS };
+enum pool_discard {
+        POOL_DISCARD_DIRTY,
+        POOL_DISCARD_STRAY,
+        POOL_DISCARD_HOLDER,
+        POOL_DISCARD_LOST,
+        POOL_DISCARD_RESET,
+        POOL_DISCARDS
+};
 
 struct pool_conn {
         struct list link; /* in by_state[state] */
@@ -43,7 +50,7 @@ struct pool_conn {
         uint64_t lease;   /* LEASED: the lease's number */
         uint64_t session; /* LEASED: the holder's */
         bool lost;        /* LEASED: its socket ended under the holder */
-        bool told;        /* CLOSING: POOL_CLOSE has been said */
+        bool told;        /* CLOSING, RESETTING: POOL_CLOSE, POOL_RESET has been said */
         bool replacing;   /* the next dial of this place makes up for a discarded connection */
 };
 
@@ -60,7 +67,7 @@ struct pool_limits {
 };
 
 struct pool_stats {
-        uint64_t created, failed, reconnections, retries, leases, reclaims;
+        uint64_t created, failed, reconnections, retries, leases, reclaims, resets;
         uint64_t discards[POOL_DISCARDS];
         unsigned peak_open, peak_waiting;
         struct lessor_status_histogram wait_time, hold_time;
@@ -89,6 +96,7 @@ enum pool_action_type {
         POOL_FAIL,  /* tell `waiter`, which has left the queue, of `outcome` */
         POOL_DIAL,  /* establish `conn`; then pool_dialled() or pool_dial_failed() */
         POOL_CLOSE, /* close the socket of `conn`; then pool_closed() */
+        POOL_RESET, /* reset `conn` and prove it; then pool_reset_done() or pool_reset_failed() */
 };
 
 struct pool_action {
@@ -109,11 +117,16 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, 
 /* Leaves the queue again; nothing when it is not in it. */
 void pool_cancel(struct pool *pool, struct pool_waiter *waiter);
 
-enum pool_return { POOL_RETURN_CLEAN, POOL_RETURN_DIRTY, POOL_RETURN_HOLDER };
+/* RESETTABLE: not clean, but nothing was left half-way, and the owner is willing to reset it. */
+enum pool_return { POOL_RETURN_CLEAN, POOL_RETURN_RESETTABLE, POOL_RETURN_DIRTY, POOL_RETURN_HOLDER };
 void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how, uint64_t now);
 /* The connection just granted turned out bad before it was handed over: it is closed, the waiter is first in the queue again. */
 void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter *waiter, enum pool_discard why,
                   uint64_t now);
+
+/* How a reset ended: the connection is FREE, or is closed. */
+void pool_reset_done(struct pool *pool, struct pool_conn *conn, uint64_t now);
+void pool_reset_failed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now);
 /* outcome: LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING. */
