@@ -30,8 +30,6 @@ static void note_error(struct database *db, const char *text) {
         db->counters.last_error_time = clock_wall();
 }
 
-static void pump(struct database *db, uint64_t now);
-
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
 static void request_free(struct database_request *request) {
@@ -82,14 +80,10 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);
         else
                 refuse_exhausted(request, LESSOR_E_TIMEOUT, now - request->waiter.since);
-        pump(db, now);
+        database_pump(db, now);
 }
 
 /* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
-
-static struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
-        return &db->connections[conn->slot];
-}
 
 static void on_dialled(void *userdata, const struct dial_result *result) {
         struct connection *c = userdata;
@@ -118,7 +112,7 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
                             name_of(db), db->endpoint, db->pool.backoff.failures, retry_after(db, now) / NS_PER_MS,
                             LOG_QUOTE(db->last_error));
         }
-        pump(db, now);
+        database_pump(db, now);
 }
 
 static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
@@ -178,10 +172,13 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
                 break;
+        case POOL_RESET:
+                handover_reset(db, action->conn, now);
+                break;
         }
 }
 
-static void pump(struct database *db, uint64_t now) {
+void database_pump(struct database *db, uint64_t now) {
         struct pool_action action;
         while ((action = pool_next(&db->pool, now)).type != POOL_NOTHING)
                 carry_out(db, &action, now);
@@ -195,21 +192,22 @@ static void pump(struct database *db, uint64_t now) {
         }
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *userdata) { pump(userdata, clock_now()); }
+static void on_wake(evutil_socket_t fd, short what, void *userdata) { database_pump(userdata, clock_now()); }
 
 static void on_lost(struct link *link) {
         struct connection *c = container_of(link, struct connection, link);
         uint64_t now = clock_now();
         log_debug("upstream: lost db=%s slot=%u local=%s", name_of(c->database), c->conn->slot, c->local);
+        handover_cancel(c);
         pool_lost(&c->database->pool, c->conn, now);
-        pump(c->database, now);
+        database_pump(c->database, now);
 }
 
 static void on_closed(struct link *link) {
         struct connection *c = container_of(link, struct connection, link);
         uint64_t now = clock_now();
         pool_closed(&c->database->pool, c->conn, now);
-        pump(c->database, now);
+        database_pump(c->database, now);
 }
 
 /* ---- what sessions ask ----------------------------------------------------------------------------------------- */
@@ -234,7 +232,7 @@ void database_lease(struct database_request *request) {
         /* Alone in the queue before a free connection: served at once, and without a timer. */
         if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
                 set_timer(request, now);
-        pump(db, now);
+        database_pump(db, now);
 }
 
 void database_cancel(struct database *db, uint64_t session, uint64_t number) {
@@ -246,7 +244,7 @@ void database_cancel(struct database *db, uint64_t session, uint64_t number) {
                 pool_cancel(&db->pool, &request->waiter);
                 db->counters.cancelled++;
                 refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
-                pump(db, clock_now());
+                database_pump(db, clock_now());
                 return;
         }
 }
@@ -269,9 +267,8 @@ void database_return(struct database *db, struct loop *home, uint64_t session, c
                 db->o.ops->violated(db->o.loop, home, session, "RETURN of a lease that is not this session's");
                 return;
         }
-        bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
-        pool_return(&db->pool, c->conn, clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, now);
-        pump(db, now);
+        pool_return(&db->pool, c->conn, handover_grade(db, msg), now);
+        database_pump(db, now);
 }
 
 void database_report(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_report *msg) {
@@ -308,7 +305,7 @@ void database_session_ended(struct database *db, uint64_t session) {
                          (now - conn->since) / NS_PER_MS);
                 pool_return(&db->pool, conn, POOL_RETURN_HOLDER, now);
         }
-        pump(db, now);
+        database_pump(db, now);
 }
 
 bool database_allows(struct database *db, const struct peer *peer) {
@@ -393,6 +390,7 @@ void database_free(struct database *db) {
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
                 dial_cancel(db->connections[i].dial);
+                handover_cancel(&db->connections[i]);
                 link_drop(&db->connections[i].link);
         }
         event_del(&db->wake);

@@ -4,11 +4,13 @@
 #include "database.h"
 #include "upstream/dial.h"
 #include "upstream/link.h"
+#include "upstream/reset.h"
 
 struct connection {
         struct database *database;
         struct pool_conn *conn; /* of the same slot */
         struct dial *dial;
+        struct reset *reset; /* while RESETTING */
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
@@ -33,3 +35,15 @@ struct database {
 };
 
 static inline const char *name_of(const struct database *db) { return db->o.config->name; }
+
+/* database.c: does what the pool wants done, until nothing is left. */
+void database_pump(struct database *db, uint64_t now);
+
+static inline struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
+        return &db->connections[conn->slot];
+}
+
+/* handover.c: what becomes of a connection that comes back. */
+enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg);
+void handover_reset(struct database *db, struct pool_conn *conn, uint64_t now); /* carries out POOL_RESET */
+void handover_cancel(struct connection *c);                                     /* a reset under way, if any */
