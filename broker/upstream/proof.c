@@ -8,7 +8,7 @@
 
 #include "base/cleanup.h"
 
-static const char *const step_names[] = {"RESET", "ECHO", "SELECT and CLIENT"};
+static const char *const step_names[] = {"RESET", "ECHO", "RESET, SELECT or CLIENT"};
 
 static void say(struct proof *p, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void say(struct proof *p, const char *fmt, ...) {
@@ -31,6 +31,7 @@ static enum proof_result begin(struct proof *p, enum proof_step step) {
                 say(p, "*2\r\n$4\r\nECHO\r\n$%zu\r\n%s\r\n", strlen(p->nonce), p->nonce);
                 break;
         case PROOF_RESTORE:
+                say(p, "*1\r\n$5\r\nRESET\r\n");
                 snprintf(db, sizeof(db), "%u", p->target->db);
                 if (p->target->db != 0)
                         say(p, "*2\r\n$6\r\nSELECT\r\n$%zu\r\n%s\r\n", strlen(db), db);
@@ -140,7 +141,7 @@ static enum proof_result bulk(struct proof *p, size_t at, size_t *ret_text, size
 }
 
 static enum proof_result take_restored(struct proof *p) {
-        const char *before = p->target->db ? "+OK\r\n+OK\r\n$" : "+OK\r\n$";
+        const char *before = p->target->db ? "+RESET\r\n+OK\r\n+OK\r\n$" : "+RESET\r\n+OK\r\n$";
         size_t n = strlen(before), text = 0, size = 0;
         if (memcmp(p->reply, before, p->received < n ? p->received : n) != 0)
                 return fail(p);

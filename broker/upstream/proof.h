@@ -6,11 +6,12 @@
  *
  *      RESET             -> +RESET, and not a byte more
  *      ECHO <nonce>      -> the nonce, and not a byte more
- *      [SELECT] CLIENT SETNAME, CLIENT INFO -> OK, OK, and the state of a connection fresh from the dial
+ *      RESET, [SELECT] CLIENT SETNAME, CLIENT INFO -> RESET, OK, OK, and the state of a connection fresh from the dial
  *
- * One write after the other: +RESET can be forged by what the last holder had sent before (a script that returns it);
- * the nonce cannot, and once it has come alone, no answer to anything earlier is outstanding. CLIENT INFO is the server's own
- * word for what RESET does not undo (CLIENT NO-EVICT, SETINFO) or may not know of.
+ * One write after the other: +RESET can be forged by what the last holder had sent before (a script that returns it, our
+ * own request swallowed as its argument); the nonce cannot, and once it has come alone, no answer to anything earlier is
+ * outstanding. The second RESET is then surely the server's, and costs no round trip. CLIENT INFO is the server's own word
+ * for what RESET does not undo (CLIENT NO-EVICT, SETINFO) or may not know of.
  */
 #include <stddef.h>
 #include <stdint.h>

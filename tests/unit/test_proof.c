@@ -17,7 +17,7 @@ static const uint8_t nonce[PROOF_NONCE_SIZE] = {0x00, 0x01, 0xab, 0xcd, 0xef, 0x
 
 static char *bulk_of(const char *info) {
         static char wire[8192];
-        snprintf(wire, sizeof(wire), "+OK\r\n+OK\r\n$%zu\r\n%s\n\r\n", strlen(info) + 1, info);
+        snprintf(wire, sizeof(wire), "+RESET\r\n+OK\r\n+OK\r\n$%zu\r\n%s\n\r\n", strlen(info) + 1, info);
         return wire;
 }
 
@@ -43,7 +43,7 @@ TEST(proof, each_step_is_said_alone_and_the_last_restores_database_and_name) {
         check_eq(take(&p, "+RESET\r\n"), PROOF_SAY);
         request_is(&p, "*2\r\n$4\r\nECHO\r\n$32\r\n" NONCE "\r\n");
         check_eq(take(&p, ECHOED), PROOF_SAY);
-        request_is(&p, "*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n"
+        request_is(&p, "*1\r\n$5\r\nRESET\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n"
                        "*3\r\n$6\r\nCLIENT\r\n$7\r\nSETNAME\r\n$16\r\nlessor:test:main\r\n"
                        "*2\r\n$6\r\nCLIENT\r\n$4\r\nINFO\r\n");
         check_eq(take(&p, bulk_of(INFO)), PROOF_CLEAN);
@@ -53,11 +53,11 @@ TEST(proof, database_zero_needs_no_select) {
         char wire[4096];
         advance(&p, &zero, 0);
         check(!strstr(p.request, "SELECT"));
-        snprintf(wire, sizeof(wire), "+OK\r\n$%zu\r\n%s\n\r\n", strlen(INFO) + 1, INFO);
+        snprintf(wire, sizeof(wire), "+RESET\r\n+OK\r\n$%zu\r\n%s\n\r\n", strlen(INFO) + 1, INFO);
         *strstr(wire, "db=3") = 'D';            /* a field nobody knows is ignored, */
         check_eq(take(&p, wire), PROOF_FAILED); /* but then db is missing */
         advance(&p, &zero, 0);
-        snprintf(wire, sizeof(wire), "+OK\r\n$%zu\r\n%s\n\r\n", strlen(INFO) + 1, INFO);
+        snprintf(wire, sizeof(wire), "+RESET\r\n+OK\r\n$%zu\r\n%s\n\r\n", strlen(INFO) + 1, INFO);
         strstr(wire, "db=3")[3] = '0';
         check_eq(take(&p, wire), PROOF_CLEAN);
 }
@@ -171,7 +171,7 @@ TEST(proof, lengths_that_lie_are_refused) {
                                             "*1\r\n"};
         for (size_t i = 0; i < sizeof(tails) / sizeof(tails[0]); i++) {
                 char wire[64];
-                snprintf(wire, sizeof(wire), "+OK\r\n+OK\r\n%s", tails[i]);
+                snprintf(wire, sizeof(wire), "+RESET\r\n+OK\r\n+OK\r\n%s", tails[i]);
                 advance(&p, &target, 7);
                 check_msg(take(&p, wire) == PROOF_FAILED, "taken: %s", tails[i]);
         }
@@ -181,6 +181,6 @@ TEST(proof, an_answer_without_end_is_refused) {
         char flood[5000];
         memset(flood, 'x', sizeof(flood));
         advance(&p, &target, 7);
-        check_eq(take(&p, "+OK\r\n+OK\r\n$4000\r\n"), PROOF_WAIT);
+        check_eq(take(&p, "+RESET\r\n+OK\r\n+OK\r\n$4000\r\n"), PROOF_WAIT);
         check_eq(proof_take(&p, flood, sizeof(flood)), PROOF_FAILED);
 }
