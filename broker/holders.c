@@ -150,8 +150,7 @@ void database_return(struct database *db, struct tenant *tenant, const struct le
                 tenant_returned(p, kept);
                 return;
         }
-        bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
-        end_lease(db, &db->connections[p->slot], clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, kept, now);
+        end_lease(db, &db->connections[p->slot], handover_grade(db, msg), kept, now);
         database_pump(db, now);
 }
 

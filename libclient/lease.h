@@ -59,6 +59,8 @@ int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lesso
 void lease_give(struct lessor_lease *l);
 
 bool lease_clean(const struct lessor_lease *l); /* the clean proof */
+/* State is left at most, and RESET undoes it. */
+bool lease_resettable(const struct lessor_lease *l);
 /* Puts in front of the text where it happened. */
 void lease_say_where(const char *database, const char *socket, lessor_error *error);
 

@@ -99,6 +99,12 @@ static void warm_set_released(struct warm_set *set) {
                 warm_set_free(set);
 }
 
+static uint32_t lease_proof(const struct lessor_lease *l, bool clean) {
+        if (clean)
+                return LESSOR_RETURN_CLEAN;
+        return lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0;
+}
+
 void warm_give_back(struct lessor_lease *l, bool clean) {
         struct warm_set *set = l->set;
         bool mine = l->epoch == fork_epoch(), cold = !l->slot;
@@ -108,7 +114,7 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
                 .slot = l->grant.slot,
                 .generation = l->grant.generation,
                 .lease = l->grant.lease,
-                .flags = (clean ? LESSOR_RETURN_CLEAN : 0) | (kept ? LESSOR_RETURN_KEPT : 0),
+                .flags = lease_proof(l, clean) | (kept ? LESSOR_RETURN_KEPT : 0),
                 .requests = l->stream.requests,
                 .replies = l->stream.replies,
         };

@@ -33,7 +33,9 @@
  * A LEASE is a connection, exclusively: the fd of a GRANT is a connected stream socket that speaks RESP, authenticated
  * and with its database selected. Its O_NONBLOCK and socket timeouts are shared with the broker's dup: set what you
  * need. Give it back with RETURN and close your fd. Say LESSOR_RETURN_CLEAN only if every request was sent whole, every
- * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR); otherwise the
+ * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR). If state was left
+ * behind, but by nothing other than SELECT, MULTI, WATCH, SUBSCRIBE and its kin, AUTH, HELLO, READONLY or READWRITE, say
+ * LESSOR_RETURN_RESETTABLE: the broker resets the connection, if it may, and looks whether that has helped. Otherwise the
  * broker replaces the connection. A worker that dies returns everything: nothing to do.
  *
  * WARM LEASES. With LESSOR_FEATURE_WORDS a GRANT names a word of the session segment, in which the lease lives on: the
@@ -165,8 +167,9 @@ struct lessor_msg_cancel {
         uint32_t reserved;
 };
 
-#define LESSOR_RETURN_CLEAN 1U /* flags: the clean proof, see above */
-#define LESSOR_RETURN_KEPT 2U  /* flags: the worker keeps its fd, for a later grant of the same word */
+#define LESSOR_RETURN_CLEAN 1U      /* flags: the clean proof, see above */
+#define LESSOR_RETURN_RESETTABLE 4U /* flags: sent whole, read whole, and RESET undoes what is left; see above */
+#define LESSOR_RETURN_KEPT 2U       /* flags: the worker keeps its fd, for a later grant of the same word */
 struct lessor_msg_return {
         struct lessor_msg_header header; /* request: 0 */
         uint32_t database;
@@ -176,7 +179,7 @@ struct lessor_msg_return {
         uint32_t flags;
         uint32_t reserved;
         uint64_t requests; /* sent whole on this lease */
-        uint64_t replies;  /* parsed whole on this lease; a clean proof has as many as requests */
+        uint64_t replies;  /* parsed whole on this lease; clean and resettable need as many as requests */
 };
 
 enum lessor_report {
