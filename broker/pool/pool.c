@@ -257,12 +257,6 @@ void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
         move(pool, conn, CONN_VACANT, now);
 }
 
-/* A dial is worth starting while more are waiting than a connection is on its way for; one at a time while dials fail. */
-static bool may_dial(const struct pool *pool, uint64_t now) {
-        unsigned wanted = pool->trouble && pool->waiting > 1 ? 1 : pool->waiting;
-        return coming(pool) < wanted && pool->count[CONN_VACANT] > 0 && now >= pool->next_dial;
-}
-
 static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
         return container_of(list_first(&pool->by_state[state]), struct pool_conn, link);
 }
@@ -276,7 +270,7 @@ static struct pool_waiter *first_waiter(struct pool *pool) {
 }
 
 /* Whose turn it is; NULL: all who wait are at limits of their own. */
-static struct pool_waiter *next_waiter(struct pool *pool) {
+static struct pool_waiter *next_waiter(const struct pool *pool) {
         list_for_each (&pool->queue, it) {
                 struct pool_waiter *waiter = container_of(it, struct pool_waiter, link);
                 if (!at_limit(waiter->account))
@@ -285,14 +279,26 @@ static struct pool_waiter *next_waiter(struct pool *pool) {
         return NULL;
 }
 
-/* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
-static bool wants_back(struct pool *pool, uint64_t now) {
-        if (!pool->waiting || !next_waiter(pool))
+/* Do more than n wait who may be served? Whoever is at his limit makes no work: it would serve nobody. */
+static bool more_wait_than(const struct pool *pool, unsigned n) {
+        if (pool->waiting <= n)
                 return false;
-        if (pool->trouble || pool->waiting > coming(pool))
-                return true;
-        const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
-        return now - first->since >= DIAL_PATIENCE_NS;
+        list_for_each (&pool->queue, it)
+                if (!at_limit(container_of(it, struct pool_waiter, link)->account) && n-- == 0)
+                        return true;
+        return false;
+}
+
+/* A dial is worth starting while more are waiting than a connection is on its way for; one at a time while dials fail. */
+static bool may_dial(const struct pool *pool, uint64_t now) {
+        return pool->count[CONN_VACANT] > 0 && now >= pool->next_dial && (!pool->trouble || !coming(pool)) &&
+               more_wait_than(pool, coming(pool));
+}
+
+/* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
+static bool wants_back(const struct pool *pool, uint64_t now) {
+        const struct pool_waiter *first = next_waiter(pool);
+        return first && (pool->trouble || more_wait_than(pool, coming(pool)) || now - first->since >= DIAL_PATIENCE_NS);
 }
 
 /* A leased connection that is wanted, or not. */
@@ -358,13 +364,13 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
 }
 
 uint64_t pool_wakeup(const struct pool *pool) {
+        const struct pool_waiter *first = next_waiter(pool);
         uint64_t at = TIME_NEVER;
-        if (!pool->waiting)
-                return at;
+        if (!first)
+                return at; /* or one who cannot be served would keep the loop awake */
         if (pool->count[CONN_VACANT] > 0 && coming(pool) == 0)
                 at = pool->next_dial;
         if (pool->wanted < pool->count[CONN_LEASED]) {
-                const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
                 uint64_t patience = time_after(first->since, DIAL_PATIENCE_NS);
                 at = patience < at ? patience : at;
         }
