@@ -87,7 +87,7 @@ struct place *tenant_grant(struct tenant *t, const struct pool_conn *conn, unsig
         p->slot = conn->slot;
         p->generation = conn->generation;
         p->lease = conn->lease;
-        p->parked = p->warned = false;
+        p->parked = p->frozen = p->warned = false;
         move(p, PLACE_BUSY);
         return p;
 }
