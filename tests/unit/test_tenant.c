@@ -137,6 +137,21 @@ TENANT_TEST(whatever_is_granted_the_fds_kept_are_no_more_than_the_cache) {
         check_eq(count(PLACE_BUSY) + count(PLACE_ENDED), 0);
 }
 
+TENANT_TEST(what_is_beyond_the_cache_grows_less_even_if_each_grant_is_of_what_was_just_forgotten) {
+        enum { SLOTS = 8 };
+        struct place *held[SLOTS];
+        for (unsigned i = 0; i < SLOTS; i++)
+                held[i] = grant(i, 1);
+        for (unsigned i = 0; i < SLOTS; i++)
+                tenant_returned(held[i], true);
+        for (unsigned i = 0; i < 2 * SLOTS; i++) {
+                struct place *p = grant(i % SLOTS, 1);
+                tenant_forget(tenant, CACHE);
+                tenant_returned(p, true);
+        }
+        check(kept_and_idle() <= CACHE + 1);
+}
+
 TENANT_TEST(nothing_is_forgotten_below_the_cache) {
         check_eq(tenant_forget(tenant, CACHE), LESSOR_WORD_NONE);
         struct place *a = grant(0, 1), *b = grant(1, 1);
