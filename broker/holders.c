@@ -117,6 +117,7 @@ void holders_grant(struct database *db, struct pool_conn *conn, struct pool_wait
                 session_memory_grant(request->tenant->memory, request->ticket, &message.grant);
                 request->ticket = LESSOR_TICKET_NONE;
         } else {
+                request_mail(request);
                 db->o.ops->granted(db->o.loop, request->tenant, &message, c->place->kept ? -1 : c->link.fd);
         }
         request_free(request);

@@ -145,16 +145,22 @@ int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lesso
         return *ret ? 0 : take(db, wait_ms, site, ret, error);
 }
 
+/* The session is looked at after it is parked: who holds nothing and waits for nothing does not come again. */
+static bool park_and_look(struct lessor_lease *l) {
+        struct session *s = session_ref(l->set->session);
+        bool parked = warm_park(l);
+
+        session_look(s);
+        session_unref(s);
+        return parked;
+}
+
 static __attribute__((noinline)) void give_slowly(struct lessor_lease *l, bool clean) {
         NO_CANCEL;
         int keep = errno;
 
-        if (l->epoch == fork_epoch() && !warm_is_quiet(l->attention)) {
-                session_look(l->set->session);
-                if (clean && l->slot && warm_park(l))
-                        return;
-        }
-        warm_give_back(l, clean);
+        if (l->epoch != fork_epoch() || !l->slot || !clean || warm_is_quiet(l->attention) || !park_and_look(l))
+                warm_give_back(l, clean);
         errno = keep;
 }
 

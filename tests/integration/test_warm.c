@@ -203,7 +203,7 @@ TEST_WITH(warm, a_holder_does_not_take_it_again_past_those_who_wait, .timeout = 
         for (unsigned turn = 0; turn < ROUNDS; turn++) {
                 check(stage_reached(&s->parked, turn + 1, WAIT_MS));
                 if (turn < ROUNDS - 1) /* the other one is in the queue */
-                        check_figure_soon(&h.broker, "main", waiting, 1, WAIT_MS);
+                        check_soon(broker_figures_now(&h.broker, "main").waiting == 1, WAIT_MS);
                 stage_advance(&s->go);
         }
         check_eq(workers_wait(&w, WAIT_MS), 2);
@@ -399,8 +399,9 @@ static int hold_all_then_one_by_one(unsigned index, void *arg) {
                 lease[0] = acquire_in_child(db);
                 use_in_child(lease[0], i);
                 stage_advance(&s->done);
-                child_check(stage_reached(&s->go, 2 + i, WAIT_MS)); /* wanted again */
+                child_check(stage_reached(&s->go, 2 + i, WAIT_MS));
                 lessor_release(lease[0]);
+                child_check(stage_reached(&s->parked, 2 + i, WAIT_MS)); /* recalled */
         }
         unsigned now = fd_count(getpid()), most = full - CAP + CACHE + 1;
         if (now > most)
@@ -435,6 +436,7 @@ TEST(warm, a_worker_keeps_fds_of_what_it_has_and_of_no_more_than_fd_cache_others
                 check(stage_reached(&s->done, i + 1, WAIT_MS));
                 stage_advance(&s->go);
                 check((lease[n] = lessor_acquire(db, WAIT_MS, &e)));
+                stage_advance(&s->parked);
         }
         check_eq(workers_wait(&w, WAIT_MS), 1);
         for (unsigned i = 0; i < CAP; i++)

@@ -53,7 +53,7 @@ void words_detach(struct words *w) {
 
 struct lessor_slot_layout *words_slot(const struct words *w, uint32_t word) {
         /* The broker's own layout, not what the header says by now: tests fill it with garbage. */
-        enum { WORDS_OFFSET = 128 };
+        enum { WORDS_OFFSET = 128 + LESSOR_TICKETS * sizeof(struct lessor_ticket) };
         return (struct lessor_slot_layout *)(void *)(w->segment + WORDS_OFFSET) + word;
 }
 
