@@ -158,9 +158,13 @@ static bool park_and_look(struct lessor_lease *l) {
 static __attribute__((noinline)) void give_slowly(struct lessor_lease *l, bool clean) {
         NO_CANCEL;
         int keep = errno;
+        bool look = l->epoch == fork_epoch() && !warm_is_quiet(l->attention);
 
-        if (l->epoch != fork_epoch() || !l->slot || !clean || warm_is_quiet(l->attention) || !park_and_look(l))
+        if (!look || !clean || !l->slot || !park_and_look(l)) {
+                if (look)
+                        session_look(l->set->session);
                 warm_give_back(l, clean);
+        }
         errno = keep;
 }
 
