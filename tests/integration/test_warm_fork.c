@@ -130,7 +130,7 @@ static int child_execs(unsigned index, void *arg) {
 
 static void check_child_harms_nothing(worker_function *child) {
         struct scene s = {0};
-        scene_start(&s, "max_connections: 6, wait_timeout: 30s");
+        scene_start(&s, "max_connections: 12, wait_timeout: 30s");
         check_eq(workers_run(3, child, &s, WAIT_MS), 3);
         check_soon(broker_sessions_now(&s.h.broker) == 1, WAIT_MS);
         check_untouched(&s);
@@ -154,7 +154,7 @@ TEST(warm_fork, a_child_that_execs_takes_nothing_along) { check_child_harms_noth
 TEST(warm_fork, a_raw_clone_leases_by_connections_of_its_own) {
         struct scene s = {0};
         int status;
-        scene_start(&s, "max_connections: 6, wait_timeout: 30s");
+        scene_start(&s, "max_connections: 12, wait_timeout: 30s");
         for (unsigned i = 0; i < 3; i++) {
                 pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
                 if (pid == 0)
