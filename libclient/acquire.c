@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "error.h"
 #include "lease.h"
+#include "step.h"
 #include "warm.h"
 
 enum { TRIES = 3 }; /* sessions or grants tried, when one after the other is found over before anything was sent */
@@ -68,6 +69,8 @@ static enum ask ask_broker(const struct wish *w, struct session *s, struct warm_
                 error_set(error, LESSOR_E_CONNECTION, "the broker took the connection back at once");
                 return ASK_UNSENT;
         }
+        if (result == ASK_GRANTED)
+                STEP("accepted");
         if (result == ASK_GRANTED)
                 (*ret)->pinned = m.flags & LESSOR_LEASE_PINNED;
         return result;

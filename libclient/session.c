@@ -24,6 +24,7 @@
 #include "base/fdpass.h"
 #include "error.h"
 #include "io.h"
+#include "step.h"
 #include "ticket.h"
 #include "warm.h"
 
@@ -327,6 +328,7 @@ static bool session_follow(struct session *s, struct waiter *w, uint64_t deadlin
 /* Lock held. What stands at this ticket has been granted to nobody who waits, or to its asker. */
 static void session_take_ticket(struct session *s, uint32_t ticket, uint32_t database) {
         struct lessor_msg_grant g = ticket_grant(s, ticket, database);
+        STEP("granted at the ticket");
         const char *wrong = session_granted(s, &g, -1);
 
         if (wrong)
@@ -490,6 +492,7 @@ static enum ask session_ask(struct session *s, struct waiter *w, const union wir
 
         if (r < 0 && r != -EAGAIN)
                 session_lost(s, r);
+        STEP("lease asked");
         pthread_mutex_lock(&s->lock);
         if (r == 0)
                 session_await(s, w, deadline);
@@ -524,6 +527,8 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
         pthread_cond_destroy(&w.wake);
         if (result == ASK_GRANTED)
                 *ret = w.lease;
+        if (result == ASK_GRANTED)
+                STEP("granted, not accepted");
         return result;
 }
 
@@ -534,8 +539,10 @@ void session_return(struct session *s, struct lessor_msg_return *message, bool c
         wire_init(&m, LESSOR_MSG_RETURN, 0);
         message->header = m.header;
         m.giveback = *message;
+        STEP("before RETURN");
         if (!session_over(s))
                 r = session_send(s, &m, time_after(clock_now(), SEND_NS));
+        STEP("RETURN sent");
         if (r < 0)
                 session_lost(s, r);
         pthread_mutex_lock(&s->lock);

@@ -275,8 +275,10 @@ static struct lessor_lease *warm_at(struct session *s, uint32_t word) {
 static void warm_forget(struct session *s, const struct lessor_msg_grant *g) {
         struct lessor_lease *l = g->forget == g->word ? NULL : warm_at(s, g->forget);
 
-        if (l && l->grant.lease < g->lease && !warm_is_busy(l))
+        if (l && l->grant.lease < g->lease && !warm_is_busy(l)) {
                 lease_drop(l);
+                STEP("fd forgotten");
+        }
 }
 
 static bool warm_has(const struct lessor_lease *l, const struct lessor_msg_grant *g) {
@@ -291,6 +293,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
                 if (!guard)
                         return -ENOMEM;
                 lease_drop(l);
+                STEP("fd replaced");
                 l->guard = guard;
         }
         /* Others had it meanwhile: nothing about the socket is as we left it. */

@@ -16,6 +16,7 @@
 #include "client.h"
 #include "fork.h"
 #include "lease.h"
+#include "step.h"
 
 enum warm_state { WARM_OPEN, WARM_RETIRED, WARM_CLOSED };
 
@@ -87,8 +88,12 @@ static inline __attribute__((always_inline)) struct lessor_lease *warm_take_last
 
         if (!l || hint->set != atomic_load_explicit(&db->warm, memory_order_acquire) ||
             hint->freed != atomic_load_explicit(&warm_sets_freed, memory_order_relaxed) ||
-            hint->epoch != fork_epoch() || !warm_is_quiet(l->attention) || !word_retake(&l->slot->word, &l->held))
+            hint->epoch != fork_epoch() || !warm_is_quiet(l->attention))
                 return NULL;
+        STEP("before retake");
+        if (!word_retake(&l->slot->word, &l->held))
+                return NULL;
+        STEP("retaken");
         warm_began(l);
         warm_note(l, site, hint->tid);
         return l;
@@ -109,8 +114,12 @@ static inline bool warm_park(struct lessor_lease *l) {
         if (__builtin_expect(l->sampled != 0, 0))
                 warm_sample(l);
         warm_set_busy(l, false);
-        if (__builtin_expect(word_park(&l->slot->word, l->held) == WORD_PARKED, 1))
+        STEP("before park");
+        if (__builtin_expect(word_park(&l->slot->word, l->held) == WORD_PARKED, 1)) {
+                STEP("parked");
                 return true;
+        }
+        STEP("not parked, wanted");
         warm_set_busy(l, true); /* WANTED, or the broker has ended it: in both cases to be told */
         return false;
 }
