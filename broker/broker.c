@@ -146,7 +146,8 @@ static int make_database(struct broker *b, struct directory_names *names, unsign
                                            .first_connection = first_connection,
                                            .generation = b->generation,
                                            .loop = &b->threads[i % b->config->threads].loop,
-                                           .ops = &session_database_ops};
+                                           .ops = &session_database_ops,
+                                           .page = &b->page};
         struct control_entry entry = {.name = c->name,
                                       .max_connections = c->max_connections,
                                       .wait_timeout_ns = c->wait_timeout_ns,

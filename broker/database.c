@@ -25,13 +25,6 @@ static struct timeval timeval_of(uint64_t ns) {
         return (struct timeval){.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
 }
 
-static void note_error(struct database *db, const char *text) {
-        snprintf(db->last_error, sizeof(db->last_error), "%s", text);
-        db->counters.last_error_time = clock_wall();
-}
-
-static void pump(struct database *db, uint64_t now);
-
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
 static void request_free(struct database_request *request) {
@@ -44,14 +37,12 @@ static void refuse(struct database_request *request, int outcome, uint64_t retry
         request_free(request);
 }
 
-static uint64_t retry_after(const struct database *db, uint64_t now) { return time_left(now, db->pool.next_dial); }
-
 /* The trouble that keeps requests waiting, as an answer. */
 static void refuse_for_trouble(struct database_request *request, int outcome, uint64_t now) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
-        snprintf(text, sizeof(text), "database `%s` (%s): %s", name_of(db), db->endpoint, db->last_error);
-        refuse(request, outcome, retry_after(db, now), text);
+        dialling_trouble(db, outcome, text, sizeof(text));
+        refuse(request, outcome, dialling_retry_after(db, now), text);
 }
 
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
@@ -82,54 +73,10 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);
         else
                 refuse_exhausted(request, LESSOR_E_TIMEOUT, now - request->waiter.since);
-        pump(db, now);
+        database_pump(db, now);
 }
 
 /* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
-
-static struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
-        return &db->connections[conn->slot];
-}
-
-static void on_dialled(void *userdata, const struct dial_result *result) {
-        struct connection *c = userdata;
-        struct database *db = c->database;
-        uint64_t now = clock_now();
-        int outcome = result->outcome;
-
-        c->dial = NULL;
-        if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->links, result->fd) < 0) {
-                fd_close(result->fd);
-                outcome = -ENOMEM;
-        }
-        if (outcome == LESSOR_OK) {
-                if (db->pool.trouble)
-                        log_info("upstream: reachable again db=%s after=\"%s\"", name_of(db), db->last_error);
-                c->client_id = result->client_id;
-                memcpy(c->local, result->local, sizeof(c->local));
-                db->counters.last_success_time = clock_wall();
-                pool_dialled(&db->pool, c->conn, now);
-                log_debug("upstream: connected db=%s slot=%u local=%s client_id=%" PRIu64, name_of(db), c->conn->slot,
-                          c->local, c->client_id);
-        } else {
-                note_error(db, result->text[0] ? result->text : strerror(-outcome));
-                pool_dial_failed(&db->pool, c->conn, outcome > 0 ? outcome : LESSOR_E_UPSTREAM, now, arc4random());
-                log_warning("upstream: cannot connect db=%s endpoint=%s failures=%u retry_ms=%" PRIu64 " error=%s",
-                            name_of(db), db->endpoint, db->pool.backoff.failures, retry_after(db, now) / NS_PER_MS,
-                            LOG_QUOTE(db->last_error));
-        }
-        pump(db, now);
-}
-
-static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
-        struct connection *c = connection_of(db, conn);
-        int r = dial_start(db->o.loop->base, db->o.loop->resolver, &db->target, on_dialled, c, &c->dial);
-        if (r == 0)
-                return;
-        note_error(db, strerror(-r));
-        pool_dial_failed(&db->pool, conn, LESSOR_E_UPSTREAM, now, arc4random());
-        log_error("upstream: cannot dial db=%s error=%s", name_of(db), LOG_QUOTE(db->last_error));
-}
 
 /* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */
 static void set_timer(struct database_request *request, uint64_t now) {
@@ -173,7 +120,10 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
                 refuse_for_trouble(container_of(action->waiter, struct database_request, waiter), action->outcome, now);
                 break;
         case POOL_DIAL:
-                dial(db, action->conn, now);
+                dialling_start(db, action->conn, now);
+                break;
+        case POOL_CHECK:
+                upkeep_check(db, action->conn, now);
                 break;
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
@@ -181,35 +131,29 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         }
 }
 
-static void pump(struct database *db, uint64_t now) {
+/* A timer that fires too early is set again then: cheaper than moving it with every lease. */
+static void set_wake(struct database *db, uint64_t now) {
+        uint64_t at = pool_wakeup(&db->pool);
+        if (at >= db->wake_at)
+                return;
+        uint64_t left = time_left(now, at);
+        struct timeval pause = timeval_of(left < WAIT_MAX_NS ? left : WAIT_MAX_NS);
+        db->wake_at = at;
+        event_add(&db->wake, &pause);
+}
+
+void database_pump(struct database *db, uint64_t now) {
         struct pool_action action;
         while ((action = pool_next(&db->pool, now)).type != POOL_NOTHING)
                 carry_out(db, &action, now);
-        uint64_t at = pool_wakeup(&db->pool);
-        if (at == TIME_NEVER) {
-                if (event_pending(&db->wake, EV_TIMEOUT, NULL))
-                        event_del(&db->wake);
-        } else {
-                struct timeval pause = timeval_of(time_left(now, at));
-                event_add(&db->wake, &pause);
-        }
+        set_wake(db, now);
+        dialling_publish(db);
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *userdata) { pump(userdata, clock_now()); }
-
-static void on_lost(struct link *link) {
-        struct connection *c = container_of(link, struct connection, link);
-        uint64_t now = clock_now();
-        log_debug("upstream: lost db=%s slot=%u local=%s", name_of(c->database), c->conn->slot, c->local);
-        pool_lost(&c->database->pool, c->conn, now);
-        pump(c->database, now);
-}
-
-static void on_closed(struct link *link) {
-        struct connection *c = container_of(link, struct connection, link);
-        uint64_t now = clock_now();
-        pool_closed(&c->database->pool, c->conn, now);
-        pump(c->database, now);
+static void on_wake(evutil_socket_t fd, short what, void *userdata) {
+        struct database *db = userdata;
+        db->wake_at = TIME_NEVER;
+        database_pump(db, clock_now());
 }
 
 /* ---- what sessions ask ----------------------------------------------------------------------------------------- */
@@ -234,7 +178,7 @@ void database_lease(struct database_request *request) {
         /* Alone in the queue before a free connection: served at once, and without a timer. */
         if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
                 set_timer(request, now);
-        pump(db, now);
+        database_pump(db, now);
 }
 
 void database_cancel(struct database *db, uint64_t session, uint64_t number) {
@@ -246,7 +190,7 @@ void database_cancel(struct database *db, uint64_t session, uint64_t number) {
                 pool_cancel(&db->pool, &request->waiter);
                 db->counters.cancelled++;
                 refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
-                pump(db, clock_now());
+                database_pump(db, clock_now());
                 return;
         }
 }
@@ -271,7 +215,7 @@ void database_return(struct database *db, struct loop *home, uint64_t session, c
         }
         bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
         pool_return(&db->pool, c->conn, clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, now);
-        pump(db, now);
+        database_pump(db, now);
 }
 
 void database_report(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_report *msg) {
@@ -284,6 +228,7 @@ void database_report(struct database *db, struct loop *home, uint64_t session, c
         db->counters.reports++;
         log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)c->holder.pid,
                   msg->kind, msg->error);
+        upkeep_report(db, (enum lessor_report)msg->kind);
 }
 
 void database_session_ended(struct database *db, uint64_t session) {
@@ -308,7 +253,7 @@ void database_session_ended(struct database *db, uint64_t session) {
                          (now - conn->since) / NS_PER_MS);
                 pool_return(&db->pool, conn, POOL_RETURN_HOLDER, now);
         }
-        pump(db, now);
+        database_pump(db, now);
 }
 
 bool database_allows(struct database *db, const struct peer *peer) {
@@ -358,11 +303,7 @@ static void set_target(struct database *db) {
 
 int database_new(const struct database_options *options, struct database **ret) {
         const struct config_database *c = options->config;
-        struct pool_limits limits = {.max_connections = c->max_connections,
-                                     .max_waiters = c->max_waiters,
-                                     .retry_base_ns = c->retry_base_ns,
-                                     .retry_max_ns = c->retry_max_ns,
-                                     .retry_attempts = c->retry_attempts};
+        struct pool_limits limits = dialling_limits(c);
         struct database *db = calloc(1, sizeof(*db));
         struct connection *connections = calloc(c->max_connections, sizeof(*connections));
 
@@ -378,10 +319,12 @@ int database_new(const struct database_options *options, struct database **ret) 
         for (unsigned i = 0; i < c->max_connections; i++) {
                 connections[i].database = db;
                 connections[i].conn = &db->pool.conns[i];
-                link_init(&connections[i].link, on_lost, on_closed);
+                link_init(&connections[i].link, dialling_lost, dialling_closed);
         }
         set_target(db);
         describe_endpoint(db);
+        db->wake_at = TIME_NEVER;
+        event_active(&db->wake, EV_TIMEOUT, 0); /* min_idle is dialled for before anybody asks */
         *ret = db;
         return 0;
 }
@@ -393,6 +336,7 @@ void database_free(struct database *db) {
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
                 dial_cancel(db->connections[i].dial);
+                check_cancel(db->connections[i].check);
                 link_drop(&db->connections[i].link);
         }
         event_del(&db->wake);

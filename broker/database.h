@@ -13,6 +13,7 @@
 #include "loop.h"
 #include "pool/pool.h"
 
+struct control_page;
 struct database;
 struct peer;
 
@@ -57,6 +58,7 @@ struct database_options {
         uint64_t generation;       /* the instance's: leases are numbered from it */
         struct loop *loop;
         const struct database_ops *ops;
+        struct control_page *page; /* where its breaker is published; borrowed */
 };
 
 int database_new(const struct database_options *options, struct database **ret); /* 0; -ENOMEM */

@@ -12,7 +12,7 @@
 static unsigned idle_count(const struct database *db, uint64_t now) {
         unsigned n = 0;
         list_for_each (&db->pool.by_state[CONN_FREE], it)
-                n += now - container_of(it, struct pool_conn, link)->since > IDLE_NS;
+                n += now - container_of(it, struct pool_conn, link)->idle_since > IDLE_NS;
         return n;
 }
 
@@ -29,7 +29,7 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->wait_timeout = db->o.config->wait_timeout_ns;
         r->socket_timeout = db->o.config->socket_timeout_ns;
         r->open_connections = pool_open(pool);
-        r->available_connections = pool->count[CONN_FREE];
+        r->available_connections = pool->count[CONN_FREE] + pool->count[CONN_CHECKING];
         r->in_use_connections = pool->count[CONN_LEASED];
         r->idle_connections = idle_count(db, now);
         r->dialling_connections = pool->count[CONN_DIALLING];
@@ -38,6 +38,26 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->waiting = pool->waiting;
         r->peak_waiting = pool->stats.peak_waiting;
         r->oldest_wait = oldest_wait(db, now);
+}
+
+static uint64_t wall_of(uint64_t at, uint64_t now, uint64_t wall) { return at ? wall - now + at : 0; }
+
+static void snapshot_weather(const struct database *db, struct lessor_status_database *r, uint64_t now) {
+        const struct breaker *b = &db->pool.breaker;
+        const struct pool_stats *s = &db->pool.stats;
+        uint64_t wall = clock_wall();
+        r->breaker_state = (uint64_t)b->state;
+        r->breaker_failures = b->failures;
+        r->breaker_trips = b->trips;
+        r->breaker_opened_at = b->state == BREAKER_CLOSED ? 0 : wall_of(b->opened_at, now, wall);
+        r->breaker_retry_at = b->state == BREAKER_OPEN ? wall_of(b->retry_at, now, wall) : 0;
+        r->last_cleanup = wall_of(db->pool.upkeep.last_sweep, now, wall);
+        r->health_checks = s->checks;
+        r->health_checks_failed = s->checks_failed;
+        r->discards_check = s->discards[POOL_DISCARD_CHECK];
+        r->discards_idle = s->discards[POOL_DISCARD_IDLE];
+        r->discards_age = s->discards[POOL_DISCARD_AGE];
+        r->discards_outdated = s->discards[POOL_DISCARD_OUTDATED];
 }
 
 static void snapshot_counters(const struct database *db, struct lessor_status_database *r) {
@@ -95,6 +115,7 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         wire_string(ret->endpoint, sizeof(ret->endpoint), db->endpoint);
         wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
         snapshot_gauges(db, ret, clock_now());
+        snapshot_weather(db, ret, clock_now());
         snapshot_counters(db, ret);
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
+#include "error.h"
 
 static const char *memory_map(int fd, uint64_t size, int protection, void **ret) {
         struct stat st;
@@ -135,6 +136,36 @@ const struct lessor_control_database *control_database(const struct control *c, 
                 return NULL;
         db = (const struct lessor_control_database *)(const void *)(table + index * c->stride);
         return __atomic_load_n(&db->state, __ATOMIC_ACQUIRE) == LESSOR_CONTROL_OPEN ? db : NULL;
+}
+
+/* False: it was being changed. Pairs with control_page_set_breaker() of the broker. */
+static bool control_copy_breaker(const struct lessor_control_database *db, uint64_t word, lessor_error *error) {
+        uint64_t retry = __atomic_load_n(&db->breaker_retry_ns, __ATOMIC_RELAXED), now = clock_now();
+        size_t length = strnlen(db->breaker_text, sizeof(db->breaker_text) - 1);
+
+        if (length >= sizeof(error->text))
+                length = sizeof(error->text) - 1;
+        memcpy(error->text, db->breaker_text, length);
+        error->text[length] = '\0';
+        error_retry(error, retry > now ? retry - now : NS_PER_MS);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return (word & 3) != LESSOR_BREAKER_CHANGING && __atomic_load_n(&db->breaker, __ATOMIC_RELAXED) == word;
+}
+
+int control_refusal(const struct lessor_control_database *db, lessor_error *error) {
+        enum { TRIES = 3 };
+
+        for (int i = 0; i < TRIES; i++) {
+                uint64_t word = __atomic_load_n(&db->breaker, __ATOMIC_ACQUIRE);
+                if ((word & 3) == LESSOR_BREAKER_CLOSED)
+                        return 0;
+                error->code = LESSOR_E_BREAKER_OPEN;
+                error->may_have_run = false;
+                if (control_copy_breaker(db, word, error))
+                        return error->code;
+        }
+        return error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
+                         db->name);
 }
 
 static uint32_t control_count(const struct control *c) {

@@ -74,7 +74,7 @@ static enum ask lease_ask(struct lessor_lease *l, struct session *s, const struc
         struct grant grant;
         enum ask result;
 
-        if (client_place(s, w->db, &m.database, &d, error) != 0)
+        if (client_place(s, w->db, &m.database, &d, error) != 0 || control_refusal(d, error) != 0)
                 return ASK_REFUSED;
         wait = w->wait_ms < 0 ? d->wait_timeout_ns : time_left(now, w->deadline);
         m.wait_ns = w->wait_ms < 0 ? LESSOR_WAIT_DEFAULT : wait;

@@ -9,6 +9,8 @@
  *                   v          v        v        v
  *                VACANT     CLOSING  CLOSING  CLOSING -> VACANT         generation + 1 at each VACANT -> DIALLING
  *
+ *      FREE -> CHECKING -> FREE or CLOSING: asked whether it still works, and not to be had meanwhile.
+ *
  * The owner reports what happened (pool_lease, pool_dialled, pool_return ...) and then carries out what pool_next() says,
  * one action after the other, until it says POOL_NOTHING. Every place but a VACANT one counts against the cap: the pool
  * never has more than max_connections of them, because it has no more places than that.
@@ -20,6 +22,9 @@
 
 #include "base/backoff.h"
 #include "base/list.h"
+#include "breaker.h"
+#include "rate.h"
+#include "upkeep.h"
 
 enum conn_state {
         CONN_VACANT = LESSOR_CONNECTION_VACANT,
@@ -28,11 +33,22 @@ enum conn_state {
         CONN_LEASED = LESSOR_CONNECTION_LEASED,
         CONN_RESETTING = LESSOR_CONNECTION_RESETTING,
         CONN_CLOSING = LESSOR_CONNECTION_CLOSING,
+        CONN_CHECKING = LESSOR_CONNECTION_CHECKING,
         CONN_STATES
 };
 
 /* Why a connection is not handed on but replaced. */
-enum pool_discard { POOL_DISCARD_DIRTY, POOL_DISCARD_STRAY, POOL_DISCARD_HOLDER, POOL_DISCARD_LOST, POOL_DISCARDS };
+enum pool_discard {
+        POOL_DISCARD_DIRTY,
+        POOL_DISCARD_STRAY,
+        POOL_DISCARD_HOLDER,
+        POOL_DISCARD_LOST,
+        POOL_DISCARD_CHECK,    /* it did not pass its health check */
+        POOL_DISCARD_IDLE,     /* not needed */
+        POOL_DISCARD_AGE,      /* max_lifetime */
+        POOL_DISCARD_OUTDATED, /* the pool has turned to another server, or away from a demoted one */
+        POOL_DISCARDS
+};
 
 struct pool_conn {
         struct list link; /* in by_state[state] */
@@ -45,6 +61,11 @@ struct pool_conn {
         bool lost;        /* LEASED: its socket ended under the holder */
         bool told;        /* CLOSING: POOL_CLOSE has been said */
         bool replacing;   /* the next dial of this place makes up for a discarded connection */
+        bool left;        /* its socket has been in a worker's hands: what it says is evidence, no more */
+        uint64_t begun;   /* the breaker's epoch in which its dial or check began */
+        uint64_t epoch;   /* the pool's, when it was dialled */
+        uint64_t established_at, checked_at, idle_since;
+        uint64_t retire_at; /* TIME_NEVER */
 };
 
 struct pool_waiter {
@@ -57,10 +78,12 @@ struct pool_limits {
         unsigned max_connections, max_waiters;
         uint64_t retry_base_ns, retry_max_ns;
         unsigned retry_attempts; /* after so many failed dials in a row those who wait are told */
+        struct breaker_limits breaker;
+        struct upkeep_limits upkeep;
 };
 
 struct pool_stats {
-        uint64_t created, failed, reconnections, retries, leases, reclaims;
+        uint64_t created, failed, reconnections, retries, leases, reclaims, checks, checks_failed;
         uint64_t discards[POOL_DISCARDS];
         unsigned peak_open, peak_waiting;
         struct lessor_status_histogram wait_time, hold_time;
@@ -78,7 +101,14 @@ struct pool {
         int refusal;           /* LESSOR_E_CREDENTIALS ...: whoever asks before next_dial is refused with it; 0: none */
         int trouble;           /* the last dial's outcome, 0 after a success */
         unsigned giving_up;    /* so many at the head of the queue are to be told of `trouble` */
-        uint64_t last_lease;   /* the number */
+        uint64_t loading_since; /* 0: it does not */
+        struct breaker breaker;
+        struct rate rate;
+        struct upkeep upkeep;
+        uint64_t epoch;  /* + 1: those dialled before are closed as they come back */
+        bool suspicious; /* somebody says it does not work, or a check failed: look at once */
+        uint64_t last_suspicion;
+        uint64_t last_lease; /* the number */
         struct pool_stats stats;
         struct pool_conn *conns; /* max_connections of them, owned */
 };
@@ -89,6 +119,7 @@ enum pool_action_type {
         POOL_FAIL,  /* tell `waiter`, which has left the queue, of `outcome` */
         POOL_DIAL,  /* establish `conn`; then pool_dialled() or pool_dial_failed() */
         POOL_CLOSE, /* close the socket of `conn`; then pool_closed() */
+        POOL_CHECK, /* ask `conn`, which has never left, or peek at it, if it has; then pool_checked() */
 };
 
 struct pool_action {
@@ -116,8 +147,16 @@ void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter 
                   uint64_t now);
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now);
-/* outcome: LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING. */
+/* outcome: LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING; _EXHAUSTED: the server takes no more connections. */
 void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, uint64_t now, uint64_t random);
+/* After pool_dialled(): it is not to grow older than that. */
+void pool_retire_at(struct pool *pool, struct pool_conn *conn, uint64_t at);
+
+enum pool_check { POOL_CHECK_ANSWERED, POOL_CHECK_QUIET, POOL_CHECK_STRAY, POOL_CHECK_LOST, POOL_CHECK_FAILED };
+/* QUIET: nothing is on it, which proves little. FAILED: no answer, or a wrong one; it counts against the server. */
+void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check result, uint64_t now, uint64_t random);
+/* A worker says that the server does not work. At most once a second the pool looks for itself; true: now. */
+bool pool_suspect(struct pool *pool, uint64_t now);
 /* Redis closed it: a FREE one is replaced at need, a LEASED one when it comes back. */
 void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);

@@ -405,18 +405,21 @@ enum event {
         EVENT_RETURN_HOLDER,
         EVENT_LOST,
         EVENT_CLOSED,
+        EVENT_CHECK_ANSWERED,
+        EVENT_CHECK_FAILED,
         EVENTS
 };
 
 #define NEVER CONN_STATES /* the owner never reports this in that state: pool_*() asserts it */
 
 static const enum conn_state after[CONN_STATES][EVENTS] = {
-        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER},
-        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER},
-        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER},
-        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER},
-        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, /* no resets yet */
-        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT},
+        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER, NEVER, NEVER},
+        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER, NEVER, NEVER},
+        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, NEVER, NEVER},
+        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER, NEVER, NEVER},
+        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, /* no resets yet */
+        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT, NEVER, NEVER},
+        [CONN_CHECKING] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, CONN_FREE, CONN_CLOSING},
 };
 
 static struct pool_conn *bring_into(enum conn_state state) {
@@ -428,10 +431,14 @@ static struct pool_conn *bring_into(enum conn_state state) {
         if (state == CONN_DIALLING)
                 return conn;
         pool_dialled(&pool, conn, now);
-        if (state == CONN_FREE) {
+        if (state == CONN_FREE || state == CONN_CHECKING)
                 pool_cancel(&pool, &waiters[0]);
-                return conn;
+        if (state == CONN_CHECKING) {
+                check(pool_suspect(&pool, now));
+                expect(POOL_CHECK);
         }
+        if (state == CONN_FREE || state == CONN_CHECKING)
+                return conn;
         expect(POOL_GRANT);
         if (state == CONN_LEASED)
                 return conn;
@@ -463,6 +470,12 @@ static void apply(enum event event, struct pool_conn *conn) {
         case EVENT_CLOSED:
                 pool_closed(&pool, conn, now);
                 break;
+        case EVENT_CHECK_ANSWERED:
+                pool_checked(&pool, conn, POOL_CHECK_ANSWERED, now, 0);
+                break;
+        case EVENT_CHECK_FAILED:
+                pool_checked(&pool, conn, POOL_CHECK_FAILED, now, 0);
+                break;
         case EVENTS:
                 break;
         }
@@ -486,7 +499,7 @@ POOL_TEST(every_state_meets_every_event) {
                         setup();
                 }
         }
-        check_eq(met, 11);
+        check_eq(met, 14);
 }
 
 /* ---- a long random life: whatever the order of events, the books balance ------------------------------------------- */
@@ -528,11 +541,16 @@ static void random_event(void) {
                 if (roll(4) == 0)
                         apply(EVENT_LOST, conn);
                 break;
+        case CONN_CHECKING:
+                pool_checked(&pool, conn, (enum pool_check)roll(5), now, random_state);
+                break;
         case CONN_VACANT:
         case CONN_RESETTING:
         case CONN_STATES:
                 break;
         }
+        if (roll(50) == 0)
+                pool_suspect(&pool, now);
         if (!queued[i] && roll(2)) {
                 queued[i] = pool_lease(&pool, &waiters[i], i, now) == 0;
         } else if (queued[i] && roll(4) == 0) {
@@ -542,6 +560,13 @@ static void random_event(void) {
 }
 
 POOL_TEST(whatever_happens_the_books_balance) {
+        const struct upkeep_limits upkeep = {.health_ns = NS_PER_S,
+                                             .idle_ns = 2 * NS_PER_S,
+                                             .sweep_ns = NS_PER_S,
+                                             .lifetime_ns = 20 * NS_PER_S,
+                                             .min_idle = 1};
+        upkeep_init(&pool.upkeep, &upkeep, now);
+        pool.breaker.limits = (struct breaker_limits){.failures = 3, .open_ns = 10 * NS_PER_S, .early_probe = true};
         for (unsigned step = 0; step < 200000; step++) {
                 now += roll(1000) * NS_PER_MS;
                 random_event();
@@ -549,4 +574,7 @@ POOL_TEST(whatever_happens_the_books_balance) {
         }
         check(pool.stats.leases > 10000);
         check(pool.stats.failed > 1000);
+        check(pool.breaker.trips > 100);
+        check(pool.stats.checks > 1000);
+        check(pool.stats.discards[POOL_DISCARD_IDLE] > 0);
 }
