@@ -3,12 +3,14 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "log.h"
+#include "pool/share.h"
 
 /* One data thread's part of the figures; travels between it and the control thread, owned by whoever holds it. */
 struct snapshot {
@@ -28,6 +30,7 @@ struct control {
         struct event *tick, *terminate, *interrupt;
         struct snapshot *snapshots;      /* one a data thread */
         struct worker_totals *totals;    /* one a database */
+        struct share *shares;            /* likewise */
         struct directory_session **dead; /* buried at the next tick, together */
         unsigned n_dead, dead_capacity;
         uint64_t last_harvest;
@@ -99,11 +102,21 @@ static void merge_totals(struct lessor_status_database *r, const struct worker_t
                 r->last_success_time = t->last_success_ns;
 }
 
+static void judge_share(struct share *share, struct lessor_status_database *r, uint64_t now) {
+        share_update(share, r->operations_ok, r->operations_failed, now);
+        if (!share_high(share) || r->health != LESSOR_HEALTH_HEALTHY)
+                return;
+        r->health = LESSOR_HEALTH_DEGRADED;
+        snprintf(r->reason, sizeof(r->reason), "%u %% of the operations of the last %u s failed", share->percent,
+                 SHARE_SECONDS);
+}
+
 static int publish_snapshot(struct control *c, struct snapshot *s) {
         int r = 0, failed;
         for (unsigned i = 0; i < s->n; i++) {
                 unsigned index = s->indices[i];
                 merge_totals(&s->databases[i], &c->totals[index]);
+                judge_share(&c->shares[index], &s->databases[i], clock_now());
                 failed = status_segment_write_database(c->o.segment, index, &s->databases[i]);
                 r = failed ? failed : r;
                 for (unsigned slot = 0; slot < s->databases[i].max_connections; slot++) {
@@ -241,8 +254,9 @@ int control_new(struct loop *loop, const struct control_options *options, struct
         c->loop = loop;
         c->last_harvest = clock_now();
         c->totals = calloc(options->n_databases, sizeof(*c->totals));
+        c->shares = calloc(options->n_databases, sizeof(*c->shares));
         c->snapshots = calloc(options->n_threads, sizeof(*c->snapshots));
-        int r = c->totals && c->snapshots ? 0 : -ENOMEM;
+        int r = c->totals && c->shares && c->snapshots ? 0 : -ENOMEM;
         for (unsigned i = 0; r == 0 && i < options->n_threads; i++)
                 r = allocate_snapshot(c, &c->snapshots[i], &options->threads[i].loop);
         if (r == 0)
@@ -273,6 +287,7 @@ void control_free(struct control *c) {
                 event_free(c->interrupt);
         free(c->dead);
         free(c->totals);
+        free(c->shares);
         free(c->snapshots);
         free(c);
 }

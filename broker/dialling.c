@@ -52,6 +52,7 @@ static void connected(struct database *db, struct connection *c, const struct di
         memcpy(c->local, result->local, sizeof(c->local));
         db->counters.last_success_time = clock_wall();
         pool_dialled(&db->pool, c->conn, now);
+        db->pool.suspicious = db->ask_role; /* by a dial it has shown that it works, not whose it is */
         pool_retire_at(&db->pool, c->conn, upkeep_retirement(&db->pool.upkeep, now, arc4random()));
         log_debug("upstream: connected db=%s slot=%u local=%s client_id=%" PRIu64, name_of(db), c->conn->slot, c->local,
                   c->client_id);

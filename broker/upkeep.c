@@ -27,6 +27,15 @@ static void checked(struct database *db, struct pool_conn *conn, enum pool_check
         pool_checked(&db->pool, conn, result, now, arc4random());
 }
 
+static void learn_role(struct database *db, const struct pool_conn *conn, bool replica, uint64_t now) {
+        if (!pool_role(&db->pool, conn, replica, now))
+                return;
+        db->ask_role = true;
+        dialling_note_error(db, "the server is a replica now: its connections are replaced");
+        log_warning("upstream: demoted db=%s endpoint=%s local=%s", name_of(db), db->endpoint,
+                    connection_of(db, conn)->local);
+}
+
 static void on_checked(void *userdata, const struct check_result *result) {
         static const enum pool_check meaning[] = {[CHECK_ANSWERED] = POOL_CHECK_ANSWERED,
                                                   [CHECK_SILENT] = POOL_CHECK_FAILED,
@@ -36,6 +45,8 @@ static void on_checked(void *userdata, const struct check_result *result) {
         struct database *db = c->database;
         uint64_t now = clock_now();
         c->check = NULL;
+        if (result->outcome == CHECK_ANSWERED && result->asked)
+                learn_role(db, c->conn, result->replica, now);
         checked(db, c->conn, meaning[result->outcome], result->text, now);
         database_pump(db, now);
 }
@@ -50,7 +61,7 @@ void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now) {
         struct connection *c = connection_of(db, conn);
         struct check_options options = {.base = db->o.loop->base,
                                         .fd = c->link.fd,
-                                        .ask_role = db->ask_role,
+                                        .ask_role = db->ask_role || db->pool.replica,
                                         .timeout_ns = db->o.config->socket_connect_timeout_ns,
                                         .done = on_checked,
                                         .userdata = c};
@@ -67,6 +78,8 @@ void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now) {
 
 void upkeep_report(struct database *db, enum lessor_report kind) {
         uint64_t now = clock_now();
-        if (pool_suspect(&db->pool, now))
-                database_pump(db, now);
+        if (!pool_suspect(&db->pool, now))
+                return;
+        db->ask_role = kind == LESSOR_REPORT_READONLY || kind == LESSOR_REPORT_MOVED;
+        database_pump(db, now);
 }

@@ -28,20 +28,16 @@ const char *model_health_text(uint64_t health) {
 }
 
 void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret) {
-        struct model_overall o = {.total = n};
-        uint64_t ok = 0, failed = 0;
+        struct lessor_status_overall o = {.overall_healthy = true, .success_rate = 100};
 
-        for (unsigned i = 0; i < n; i++) {
-                uint64_t health = databases[i].health;
-                o.healthy_databases += health == LESSOR_HEALTH_UNUSED || health == LESSOR_HEALTH_HEALTHY;
-                o.degraded_databases += health == LESSOR_HEALTH_DEGRADED;
-                ok += databases[i].operations_ok;
-                failed += databases[i].operations_failed;
-        }
-        o.failed_databases = n - o.healthy_databases - o.degraded_databases;
-        o.healthy = o.healthy_databases == n;
-        o.success_rate = model_success_rate(ok, failed);
-        *ret = o;
+        for (unsigned i = 0; i < n; i++)
+                lessor_status_add(&o, &databases[i]);
+        *ret = (struct model_overall){.healthy = o.overall_healthy,
+                                      .total = o.total_databases,
+                                      .healthy_databases = o.healthy_databases,
+                                      .degraded_databases = o.degraded_databases,
+                                      .failed_databases = o.failed_databases,
+                                      .success_rate = o.success_rate};
 }
 
 struct model_times model_times(const struct lessor_status_histogram *h) {

@@ -305,6 +305,19 @@ void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check res
         }
 }
 
+bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, uint64_t now) {
+        bool fresh = pool->last_demotion && conn->epoch == pool->epoch &&
+                     now - pool->last_demotion < pool->limits.retry_max_ns;
+        pool->replica = replica;
+        if (!replica || fresh)
+                return false;
+        pool->last_demotion = now;
+        pool->epoch++;
+        pool->upkeep.due = now;
+        pool->suspicious = true; /* is the next one the master? */
+        return true;
+}
+
 bool pool_suspect(struct pool *pool, uint64_t now) {
         if (pool->breaker.state != BREAKER_CLOSED || pool->trouble || pool->count[CONN_CHECKING] ||
             (pool->last_suspicion && now - pool->last_suspicion < SUSPICION_NS))
@@ -452,30 +465,4 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
 uint64_t pool_wakeup(const struct pool *pool) {
         uint64_t dial = dial_at(pool);
         return dial < pool->upkeep.due ? dial : pool->upkeep.due;
-}
-
-enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason) {
-        unsigned serving = pool->count[CONN_FREE] + pool->count[CONN_LEASED] + pool->count[CONN_RESETTING];
-        const char *what = "", *why = "";
-        enum lessor_health health = LESSOR_HEALTH_HEALTHY;
-
-        if (pool->breaker.state == BREAKER_OPEN) {
-                health = LESSOR_HEALTH_FAILED;
-                what = "circuit breaker open: ";
-                why = last_error;
-        } else if (pool->breaker.state == BREAKER_HALF_OPEN) {
-                health = LESSOR_HEALTH_DEGRADED;
-                what = "circuit breaker half-open, a probe is under way: ";
-                why = last_error;
-        } else if (pool->trouble) {
-                health = serving ? LESSOR_HEALTH_DEGRADED : LESSOR_HEALTH_FAILED;
-                why = last_error;
-        } else if (pool->waiting && pool->count[CONN_LEASED] == pool->limits.max_connections) {
-                health = LESSOR_HEALTH_DEGRADED;
-                what = "every connection is in use and requests wait";
-        } else if (!pool->stats.created && !pool->stats.failed && !pool->count[CONN_DIALLING]) {
-                health = LESSOR_HEALTH_UNUSED;
-        }
-        snprintf(reason, LESSOR_STATUS_TEXT_SIZE, "%s%s", what, why);
-        return health;
 }

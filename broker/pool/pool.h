@@ -108,6 +108,8 @@ struct pool {
         uint64_t epoch;  /* + 1: those dialled before are closed as they come back */
         bool suspicious; /* somebody says it does not work, or a check failed: look at once */
         uint64_t last_suspicion;
+        bool replica; /* its server has said that it is one */
+        uint64_t last_demotion;
         uint64_t last_lease; /* the number */
         struct pool_stats stats;
         struct pool_conn *conns; /* max_connections of them, owned */
@@ -155,6 +157,12 @@ void pool_retire_at(struct pool *pool, struct pool_conn *conn, uint64_t at);
 enum pool_check { POOL_CHECK_ANSWERED, POOL_CHECK_QUIET, POOL_CHECK_STRAY, POOL_CHECK_LOST, POOL_CHECK_FAILED };
 /* QUIET: nothing is on it, which proves little. FAILED: no answer, or a wrong one; it counts against the server. */
 void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check result, uint64_t now, uint64_t random);
+/*
+ * The server of `conn` says that it is a replica (it was demoted), or a master again. Connections to a demoted one are
+ * closed as they come back, so that the dials to come may find the master; true: from now on. A replica by intention is not
+ * dialled again and again: what was dialled after a demotion and is one, too, stays.
+ */
+bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, uint64_t now);
 /* A worker says that the server does not work. At most once a second the pool looks for itself; true: now. */
 bool pool_suspect(struct pool *pool, uint64_t now);
 /* Redis closed it: a FREE one is replaced at need, a LEASED one when it comes back. */

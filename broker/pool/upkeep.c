@@ -83,6 +83,7 @@ enum upkeep_verdict upkeep_next(struct pool *pool, uint64_t now, struct pool_con
         }
         if (now >= u->next_sweep) {
                 u->last_sweep = now;
+                pool->suspicious = pool->suspicious || pool->replica; /* perhaps it is a master again */
                 u->next_sweep = time_after(now, u->limits.sweep_ns);
         }
         sooner(u, u->next_sweep);

@@ -49,6 +49,7 @@ static void finish(struct check *c, enum check_outcome outcome, const char *text
 
 static void take_role(struct check *c, const redisReply *reply) {
         c->role_known = true;
+        c->result.asked = reply->type == REDIS_REPLY_ARRAY;
         c->result.replica = reply->type == REDIS_REPLY_ARRAY && reply->elements > 0 &&
                             reply->element[0]->type == REDIS_REPLY_STRING &&
                             strcmp(reply->element[0]->str, "slave") == 0;

@@ -21,7 +21,7 @@ enum check_outcome {
 
 struct check_result {
         enum check_outcome outcome;
-        bool replica; /* ROLE said so */
+        bool asked, replica; /* what ROLE said, if it was asked and answered */
         char text[LESSOR_STATUS_TEXT_SIZE];
 };
 

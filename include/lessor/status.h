@@ -316,6 +316,49 @@ static inline int lessor_status_read_database(const struct lessor_status *s, uns
         return lessor_status_copy(base + (size_t)index * s->constants.database_size, ret, size);
 }
 
+/*
+ * All databases in one. Unused ones count as healthy; one whose record is left half-written counts as failed. Whether
+ * the broker lives at all is not asked: see lessor_status_stale().
+ */
+struct lessor_status_overall {
+        bool overall_healthy; /* every database is */
+        unsigned total_databases, healthy_databases, degraded_databases, failed_databases;
+        uint64_t operations_ok, operations_failed;
+        double success_rate; /* of all operations, 0..100; 100 when there were none */
+};
+
+static inline void lessor_status_add(struct lessor_status_overall *o, const struct lessor_status_database *d) {
+        bool well = d->health == LESSOR_HEALTH_UNUSED || d->health == LESSOR_HEALTH_HEALTHY;
+        bool degraded = d->health == LESSOR_HEALTH_DEGRADED;
+        double all;
+        o->total_databases++;
+        o->healthy_databases += well;
+        o->degraded_databases += degraded;
+        o->failed_databases += !well && !degraded;
+        o->operations_ok += d->operations_ok;
+        o->operations_failed += d->operations_failed;
+        all = (double)o->operations_ok + (double)o->operations_failed;
+        o->success_rate = all > 0 ? 100.0 * (double)o->operations_ok / all : 100.0;
+        o->overall_healthy = o->healthy_databases == o->total_databases;
+}
+
+/* No system call. Needs no histograms, and does not read them. */
+static inline void lessor_status_read_overall(const struct lessor_status *s, struct lessor_status_overall *ret) {
+        struct lessor_status_overall o;
+        struct lessor_status_database d;
+        memset(&o, 0, sizeof(o));
+        o.overall_healthy = true;
+        o.success_rate = 100.0;
+        for (unsigned i = 0, n = lessor_status_databases(s); i < n; i++) {
+                if (lessor_status_read_database(s, i, LESSOR_STATUS_NO_HISTOGRAMS, &d) < 0) {
+                        memset(&d, 0, offsetof(struct lessor_status_database, wait_time));
+                        d.health = LESSOR_HEALTH_FAILED;
+                }
+                lessor_status_add(&o, &d);
+        }
+        *ret = o;
+}
+
 /* Likewise; records of one database stand together, in the order of their slots. */
 static inline int lessor_status_read_connection(const struct lessor_status *s, unsigned index,
                                                 struct lessor_status_connection *ret) {
