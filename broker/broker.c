@@ -144,6 +144,7 @@ static int make_database(struct broker *b, struct directory_names *names, unsign
                                            .instance = b->config->instance,
                                            .index = i,
                                            .first_connection = first_connection,
+                                           .fd_cache = b->config->fd_cache,
                                            .generation = b->generation,
                                            .loop = &b->threads[i % b->config->threads].loop,
                                            .ops = &session_database_ops,

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "log.h"
 #include "pool/share.h"
 
@@ -98,6 +99,7 @@ static void merge_totals(struct lessor_status_database *r, const struct worker_t
         r->operations_failed = t->operations_failed;
         r->timeouts = t->timeouts;
         r->call_time = t->call_time;
+        histogram_merge(&r->hold_time, &t->hold_time);
         if (t->last_success_ns > r->last_success_time)
                 r->last_success_time = t->last_success_ns;
 }

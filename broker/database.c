@@ -25,15 +25,26 @@ static struct timeval timeval_of(uint64_t ns) {
         return (struct timeval){.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
 }
 
+void database_note_error(struct database *db, const char *text) {
+        snprintf(db->last_error, sizeof(db->last_error), "%s", text);
+        db->counters.last_error_time = clock_wall();
+}
+
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
-static void request_free(struct database_request *request) {
+void request_free(struct database_request *request) {
         event_del(&request->timer);
         free(request);
 }
 
-static void refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text) {
-        request->database->o.ops->refused(request->database->o.loop, &request->caller, outcome, retry_ns, text);
+void request_refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text) {
+        struct database *db = request->database;
+        union wire_message message;
+        wire_init(&message, LESSOR_MSG_ERROR, request->number);
+        message.error.outcome = outcome;
+        message.error.retry_ns = retry_ns;
+        wire_string(message.error.text, sizeof(message.error.text), text);
+        db->o.ops->refused(db->o.loop, request->tenant, &message);
         request_free(request);
 }
 
@@ -42,7 +53,7 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
         dialling_trouble(db, outcome, text, sizeof(text));
-        refuse(request, outcome, dialling_retry_after(db, now), text);
+        request_refuse(request, outcome, dialling_retry_after(db, now), text);
 }
 
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
@@ -53,7 +64,7 @@ static void refuse_exhausted(struct database_request *request, int outcome, uint
                  "`lessor leases` names the holders",
                  name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
                  db->pool.waiting);
-        refuse(request, outcome, 0, text);
+        request_refuse(request, outcome, 0, text);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
@@ -78,35 +89,10 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
 
 /* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
 
-/* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */
-static void set_timer(struct database_request *request, uint64_t now) {
+void request_set_timer(struct database_request *request, uint64_t now) {
         uint64_t left = time_left(now, request->deadline);
         struct timeval wait = timeval_of(left < WAIT_MAX_NS ? left : WAIT_MAX_NS);
         event_add(&request->timer, &wait);
-}
-
-static void grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now) {
-        struct connection *c = connection_of(db, conn);
-        struct database_request *request = container_of(waiter, struct database_request, waiter);
-        enum link_state state = link_peek(&c->link);
-        union wire_message message;
-
-        if (state != LINK_QUIET) {
-                pool_ungrant(&db->pool, conn, waiter, state == LINK_STRAY ? POOL_DISCARD_STRAY : POOL_DISCARD_LOST,
-                             now);
-                set_timer(request, now); /* it may have none: see database_lease() */
-                return;
-        }
-        wire_init(&message, LESSOR_MSG_GRANT, request->caller.request);
-        message.grant.database = db->o.index;
-        message.grant.slot = conn->slot;
-        message.grant.generation = conn->generation;
-        message.grant.lease = conn->lease;
-        message.grant.client_id = c->client_id;
-        c->holder = request->caller;
-        db->counters.last_lease_time = clock_wall();
-        db->o.ops->granted(db->o.loop, &request->caller, &message, c->link.fd);
-        request_free(request);
 }
 
 static void carry_out(struct database *db, const struct pool_action *action, uint64_t now) {
@@ -114,7 +100,7 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         case POOL_NOTHING:
                 break;
         case POOL_GRANT:
-                grant(db, action->conn, action->waiter, now);
+                holders_grant(db, action->conn, action->waiter, now);
                 break;
         case POOL_FAIL:
                 refuse_for_trouble(container_of(action->waiter, struct database_request, waiter), action->outcome, now);
@@ -127,6 +113,12 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
                 break;
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
+                break;
+        case POOL_RECALL:
+                holders_recall(db, action->conn, now);
+                break;
+        case POOL_UNWANT:
+                holders_unwant(db, action->conn);
                 break;
         }
 }
@@ -158,6 +150,39 @@ static void on_wake(evutil_socket_t fd, short what, void *userdata) {
 
 /* ---- what sessions ask ----------------------------------------------------------------------------------------- */
 
+static struct pool_account *account_of(struct database *db, uid_t uid) {
+        const struct config_database *config = db->o.config;
+        list_for_each (&db->accounts, it) {
+                struct account *a = container_of(it, struct account, link);
+                if (a->uid == uid)
+                        return &a->account;
+        }
+        struct account *a = calloc(1, sizeof(*a));
+        if (!a)
+                return NULL;
+        *a = (struct account){
+                .uid = uid,
+                .account = {.max_leased = config->max_leases_per_user, .max_waiting = config->max_waiters_per_user}};
+        list_push_back(&db->accounts, &a->link);
+        return &a->account;
+}
+
+/* His first request: from now on he is the database's. */
+static int move_in(struct database *db, struct tenant *tenant) {
+        tenant->account = account_of(db, tenant->uid);
+        if (!tenant->account)
+                return -ENOMEM;
+        list_push_back(&db->tenants, &tenant->link);
+        return 0;
+}
+
+static void refuse_limited(struct database_request *request, unsigned limit) {
+        char text[LESSOR_TEXT_SIZE];
+        snprintf(text, sizeof(text), "database `%s`: uid %u has max_waiters_per_user (%u) requests waiting",
+                 name_of(request->database), request->tenant->uid, limit);
+        request_refuse(request, LESSOR_E_LIMIT, 0, text);
+}
+
 void database_lease(struct database_request *request) {
         struct database *db = request->database;
         uint64_t now = clock_now();
@@ -165,10 +190,21 @@ void database_lease(struct database_request *request) {
 
         evtimer_assign(&request->timer, db->o.loop->base, on_deadline, request);
         request->deadline = time_after(now, wait_ns);
-        int r = pool_lease(&db->pool, &request->waiter, request->caller.session, now);
+        if (!request->tenant->account && move_in(db, request->tenant) < 0) {
+                request_refuse(request, LESSOR_E_LIMIT, 0, "the broker is out of memory");
+                return;
+        }
+        request->waiter.session = request->tenant->session;
+        request->waiter.account = request->tenant->account;
+        int r = pool_lease(&db->pool, &request->waiter, now);
         if (r == LESSOR_E_EXHAUSTED) {
                 db->counters.exhausted++;
                 refuse_exhausted(request, r, 0);
+                return;
+        }
+        if (r == LESSOR_E_LIMIT) {
+                db->counters.exhausted++;
+                refuse_limited(request, request->waiter.account->max_waiting);
                 return;
         }
         if (r > 0) {
@@ -177,83 +213,22 @@ void database_lease(struct database_request *request) {
         }
         /* Alone in the queue before a free connection: served at once, and without a timer. */
         if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
-                set_timer(request, now);
+                request_set_timer(request, now);
         database_pump(db, now);
 }
 
-void database_cancel(struct database *db, uint64_t session, uint64_t number) {
+void database_cancel(struct database *db, struct tenant *tenant, uint64_t number) {
         list_for_each (&db->pool.queue, it) {
                 struct database_request *request =
                         container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter);
-                if (request->caller.session != session || request->caller.request != number)
+                if (request->tenant != tenant || request->number != number)
                         continue;
                 pool_cancel(&db->pool, &request->waiter);
                 db->counters.cancelled++;
-                refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
+                request_refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
                 database_pump(db, clock_now());
                 return;
         }
-}
-
-/* The connection that (slot, generation, lease) of a message names, if it is this session's lease; else NULL. */
-static struct connection *find_lease(struct database *db, uint64_t session, uint32_t slot, uint64_t generation,
-                                     uint64_t lease) {
-        if (slot >= db->pool.limits.max_connections)
-                return NULL;
-        struct pool_conn *conn = &db->pool.conns[slot];
-        bool his = conn->state == CONN_LEASED && conn->session == session && conn->generation == generation &&
-                   conn->lease == lease;
-        return his ? connection_of(db, conn) : NULL;
-}
-
-void database_return(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_return *msg) {
-        struct connection *c = find_lease(db, session, msg->slot, msg->generation, msg->lease);
-        uint64_t now = clock_now();
-        if (!c) {
-                db->o.ops->violated(db->o.loop, home, session, "RETURN of a lease that is not this session's");
-                return;
-        }
-        bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
-        pool_return(&db->pool, c->conn, clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, now);
-        database_pump(db, now);
-}
-
-void database_report(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_report *msg) {
-        struct connection *c = find_lease(db, session, msg->slot, msg->generation, msg->lease);
-        if (!c) {
-                db->o.ops->violated(db->o.loop, home, session, "REPORT on a lease that is not this session's");
-                return;
-        }
-        /* Evidence, never authority: it is counted and shown; the broker judges by what it sees itself. */
-        db->counters.reports++;
-        log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)c->holder.pid,
-                  msg->kind, msg->error);
-        upkeep_report(db, (enum lessor_report)msg->kind);
-}
-
-void database_session_ended(struct database *db, uint64_t session) {
-        uint64_t now = clock_now();
-        list_for_each_safe (&db->pool.queue, it, next) {
-                struct database_request *request =
-                        container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter);
-                if (request->caller.session != session)
-                        continue;
-                pool_cancel(&db->pool, &request->waiter);
-                db->counters.cancelled++;
-                request_free(request);
-        }
-        for (unsigned slot = 0; slot < db->pool.limits.max_connections; slot++) {
-                struct pool_conn *conn = &db->pool.conns[slot];
-                if (conn->state != CONN_LEASED || conn->session != session)
-                        continue;
-                const struct database_caller *holder = &db->connections[slot].holder;
-                log_info("lease: taken back, its session has ended db=%s slot=%u pid=%d program=%s site=%s "
-                         "held_ms=%" PRIu64,
-                         name_of(db), slot, (int)holder->pid, LOG_QUOTE(holder->program), LOG_QUOTE(holder->site),
-                         (now - conn->since) / NS_PER_MS);
-                pool_return(&db->pool, conn, POOL_RETURN_HOLDER, now);
-        }
-        database_pump(db, now);
 }
 
 bool database_allows(struct database *db, const struct peer *peer) {
@@ -315,6 +290,8 @@ int database_new(const struct database_options *options, struct database **ret) 
         }
         db->o = *options;
         db->connections = connections;
+        list_init(&db->tenants);
+        list_init(&db->accounts);
         evtimer_assign(&db->wake, options->loop->base, on_wake, db);
         for (unsigned i = 0; i < c->max_connections; i++) {
                 connections[i].database = db;
@@ -339,6 +316,10 @@ void database_free(struct database *db) {
                 check_cancel(db->connections[i].check);
                 link_drop(&db->connections[i].link);
         }
+        list_for_each_safe (&db->tenants, it, next)
+                tenant_free(container_of(it, struct tenant, link));
+        list_for_each_safe (&db->accounts, it, next)
+                free(container_of(it, struct account, link));
         event_del(&db->wake);
         pool_deinit(&db->pool);
         free(db->connections);

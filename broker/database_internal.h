@@ -15,11 +15,21 @@ struct connection {
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
-        struct database_caller holder; /* while leased */
+        struct place *place; /* while leased: whose it is, and under which word */
+        int32_t tid;         /* of who asked for it; likewise below */
+        char site[LESSOR_SITE_SIZE];
+};
+
+/* A user's share of this database. */
+struct account {
+        struct list link;
+        uid_t uid;
+        struct pool_account account;
 };
 
 struct counters {
-        uint64_t lease_timeouts, exhausted, cancelled, reports, last_error_time, last_success_time, last_lease_time;
+        uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
+                last_success_time, last_lease_time;
 };
 
 struct database {
@@ -30,28 +40,30 @@ struct database {
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake;                         /* at pool_wakeup(), or earlier */
-        uint64_t wake_at;                          /* TIME_NEVER: it is not set */
-        uint64_t published_epoch, published_retry; /* of the breaker, in the control page */
-        bool ask_role;                             /* the next check asks whose server it is */
+        struct event wake;        /* at pool_wakeup(), or earlier */
+        uint64_t wake_at;         /* TIME_NEVER: it is not set */
+        uint64_t published_epoch; /* of the breaker, in the control page */
+        bool ask_role;            /* the next check asks whose server it is */
+        struct list tenants, accounts;
         struct counters counters;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
 
 static inline const char *name_of(const struct database *db) { return db->o.config->name; }
+
+/* database.c: does what the pool wants done, until nothing is left. */
+void database_pump(struct database *db, uint64_t now);
+void database_note_error(struct database *db, const char *text);
+
 static inline struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
         return &db->connections[conn->slot];
 }
-
-/* Carries out what the pool wants done now, and sets the timer for what comes later. */
-void database_pump(struct database *db, uint64_t now);
 
 /* dialling.c: from VACANT to FREE, what keeps it from getting there, and the breaker for all to see. */
 struct pool_limits dialling_limits(const struct config_database *config);
 void dialling_start(struct database *db, struct pool_conn *conn, uint64_t now);
 void dialling_lost(struct link *link);
 void dialling_closed(struct link *link);
-void dialling_note_error(struct database *db, const char *text);
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size); /* as it is told to workers */
 uint64_t dialling_retry_after(const struct database *db, uint64_t now);
 void dialling_publish(struct database *db); /* the breaker, into the control page, if it has changed */
@@ -59,3 +71,18 @@ void dialling_publish(struct database *db); /* the breaker, into the control pag
 /* upkeep.c: checks of idle connections, and what workers report. */
 void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now);
 void upkeep_report(struct database *db, enum lessor_report kind);
+/* A parked connection that is too old, or that nobody has retaken for long, comes back: idle for as long as it was parked. */
+void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
+
+/* holders.c: leases from the grant to their end. */
+void holders_grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now);
+void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now);
+void holders_unwant(struct database *db, struct pool_conn *conn);
+/* Looks at every word: who holds, since when, for too long? */
+void holders_watch(struct database *db, uint64_t now);
+void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
+
+void request_free(struct database_request *request);
+void request_refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text);
+/* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */
+void request_set_timer(struct database_request *request, uint64_t now);

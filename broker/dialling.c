@@ -30,11 +30,6 @@ struct pool_limits dialling_limits(const struct config_database *c) {
                                                .min_idle = c->min_idle}};
 }
 
-void dialling_note_error(struct database *db, const char *text) {
-        snprintf(db->last_error, sizeof(db->last_error), "%s", text);
-        db->counters.last_error_time = clock_wall();
-}
-
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size) {
         snprintf(text, size, "database `%s` (%s): %s%s", name_of(db), db->endpoint,
                  outcome == LESSOR_E_BREAKER_OPEN ? "circuit breaker open: " : "", db->last_error);
@@ -59,7 +54,7 @@ static void connected(struct database *db, struct connection *c, const struct di
 }
 
 static void failed(struct database *db, struct pool_conn *conn, int outcome, const char *text, uint64_t now) {
-        dialling_note_error(db, text);
+        database_note_error(db, text);
         pool_dial_failed(&db->pool, conn, outcome > 0 ? outcome : LESSOR_E_UPSTREAM, now, arc4random());
         log_warning("upstream: cannot connect db=%s endpoint=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db),
                     db->endpoint, db->pool.backoff.failures, dialling_retry_after(db, now) / NS_PER_MS,
@@ -99,8 +94,10 @@ void dialling_lost(struct link *link) {
         check_cancel(c->check);
         c->check = NULL;
         if (!c->conn->left)
-                dialling_note_error(db, "the server closed an idle connection");
+                database_note_error(db, "the server closed an idle connection");
         pool_lost(&db->pool, c->conn, now);
+        if (c->conn->state == CONN_LEASED) /* nobody is to take it again; one that is held will be returned */
+                holders_recall(db, c->conn, now);
         database_pump(db, now);
 }
 

@@ -18,7 +18,7 @@
 static void checked(struct database *db, struct pool_conn *conn, enum pool_check result, const char *text,
                     uint64_t now) {
         if (result == POOL_CHECK_FAILED) {
-                dialling_note_error(db, text);
+                database_note_error(db, text);
                 log_warning("health: a connection did not answer db=%s slot=%u error=%s", name_of(db), conn->slot,
                             LOG_QUOTE(text));
         }
@@ -31,7 +31,7 @@ static void learn_role(struct database *db, const struct pool_conn *conn, bool r
         if (!pool_role(&db->pool, conn, replica, now))
                 return;
         db->ask_role = true;
-        dialling_note_error(db, "the server is a replica now: its connections are replaced");
+        database_note_error(db, "the server is a replica now: its connections are replaced");
         log_warning("upstream: demoted db=%s endpoint=%s local=%s", name_of(db), db->endpoint,
                     connection_of(db, conn)->local);
 }
@@ -82,4 +82,13 @@ void upkeep_report(struct database *db, enum lessor_report kind) {
                 return;
         db->ask_role = kind == LESSOR_REPORT_READONLY || kind == LESSOR_REPORT_MOVED;
         database_pump(db, now);
+}
+
+void upkeep_parked(struct database *db, struct connection *c, uint64_t now) {
+        uint64_t since = c->place->since, idle_ns = db->pool.upkeep.limits.idle_ns;
+        if ((!idle_ns || now - since <= idle_ns) && now < c->conn->retire_at)
+                return;
+        holders_recall(db, c->conn, now);
+        if (c->conn->state == CONN_FREE)
+                c->conn->idle_since = since;
 }

@@ -80,14 +80,12 @@ int command_format_argv(struct command *c, const char *function, lessor_error *e
 
 /* Takes the command. */
 static redisReply *command_once(lessor_db *db, int wait_ms, struct command *c, lessor_error *error) {
+        struct exchange x = {.out = c->data, .size = c->size, .ends = &c->size, .requests = 1, .expected = 1};
         redisReply *reply = NULL;
-        struct lessor_lease lease;
         lessor_error local;
 
-        if (lease_init(&lease, db, wait_ms, "lessor_command", error ? error : &local) == 0) {
-                reply = lease_command(&lease, c->data, c->size, error);
-                lease_deinit(&lease);
-        }
+        x.replies = &reply;
+        lease_exchange_once(db, wait_ms, (struct site){.file = "lessor_command"}, &x, error ? error : &local);
         command_deinit(c);
         return reply;
 }

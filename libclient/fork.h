@@ -18,8 +18,20 @@
 
 int fork_init(void); /* 0, -ENOMEM; may be said again */
 
+enum { FORK_PAGE_WIPED = 0, FORK_PAGE_BUSY = 1, FORK_PAGE_READY = 2 };
+struct fork_page {
+        atomic_uint state;
+};
+extern struct fork_page *fork_page; /* the kernel wipes it in every child */
+extern atomic_uint fork_number;
+void fork_clean(void);
+
 /* The epoch of this process. The first call in a child that was made behind pthread_atfork()'s back cleans up. */
-uint32_t fork_epoch(void);
+static inline uint32_t fork_epoch(void) {
+        if (__builtin_expect(atomic_load_explicit(&fork_page->state, memory_order_acquire) != FORK_PAGE_READY, 0))
+                fork_clean();
+        return atomic_load_explicit(&fork_number, memory_order_relaxed);
+}
 
 struct guard {
         atomic_int fd_plus_1;            /* 0: the place is free */

@@ -220,15 +220,10 @@ static int pipe_exchange(lessor_pipe *p, int wait_ms, redisReply **replies, less
                              .requests = p->n,
                              .replies = replies,
                              .expected = p->n};
-        struct lessor_lease lease;
         lessor_error local;
-        int r = lease_init(&lease, p->db, wait_ms, "lessor_pipe_run", error ? error : &local);
 
-        if (r != 0)
-                return r;
-        r = lease_exchange(&lease, &x, error);
-        lease_deinit(&lease);
-        return r;
+        return lease_exchange_once(p->db, wait_ms, (struct site){.file = "lessor_pipe_run"}, &x,
+                                   error ? error : &local);
 }
 
 /* An atomic pipe's replies stand one place further up, with MULTI's before and EXEC's behind. */

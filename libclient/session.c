@@ -24,6 +24,7 @@
 #include "base/fdpass.h"
 #include "error.h"
 #include "io.h"
+#include "warm.h"
 
 #define GRACE_NS (100 * NS_PER_MS) /* for the answer to CANCEL */
 #define UNANSWERED "the broker did not answer in time: it hangs, is stopped, or the host is overloaded"
@@ -37,8 +38,9 @@ struct waiter {
         pthread_cond_t wake;
         bool done;
         enum ask result;
-        struct grant grant;
-        lessor_error *error; /* the asker's, not NULL */
+        struct warm_set *set;       /* where the lease will belong */
+        struct lessor_lease *lease; /* ASK_GRANTED */
+        lessor_error *error;        /* the asker's, not NULL */
 };
 
 static atomic_uint serials;
@@ -81,6 +83,7 @@ struct session *session_unref(struct session *s) {
                 segment_unmap(&s->segment);
                 pthread_mutex_destroy(&s->lock);
         }
+        free(s->by_word);
         free(s);
         return NULL;
 }
@@ -91,6 +94,7 @@ static void session_end_locked(struct session *s, int code, const char *why) {
                 return;
         snprintf(s->why, sizeof(s->why), "%s", why);
         atomic_store_explicit(&s->over, code, memory_order_release); /* pairs with session_over() */
+        atomic_store_explicit(&s->attention, 1, memory_order_relaxed);
         shutdown(s->fd, SHUT_RDWR);
         list_for_each (&s->waiters, it)
                 pthread_cond_signal(&container_of(it, struct waiter, link)->wake);
@@ -124,7 +128,7 @@ static void waiter_answer(struct waiter *w, enum ask result) {
 }
 
 /* A grant that nobody waits for, or whose fd did not arrive: unused, so clean. Cannot wait: the lock is held. */
-static void session_give_back(struct session *s, const struct lessor_msg_grant *g) {
+static void session_give_back(struct session *s, const struct lessor_msg_grant *g, bool kept) {
         union wire_message m;
 
         wire_init(&m, LESSOR_MSG_RETURN, 0);
@@ -132,34 +136,33 @@ static void session_give_back(struct session *s, const struct lessor_msg_grant *
         m.giveback.slot = g->slot;
         m.giveback.generation = g->generation;
         m.giveback.lease = g->lease;
-        m.giveback.flags = LESSOR_RETURN_CLEAN;
+        m.giveback.flags = LESSOR_RETURN_CLEAN | (kept ? LESSOR_RETURN_KEPT : 0);
         if (session_send(s, &m, 0) < 0)
                 session_end_locked(s, LESSOR_E_UNAVAILABLE, "the broker reads no more messages: it hangs or is gone");
 }
 
-/* Lock held, likewise below. `fd` is taken; -1: it was lost on the way. */
-static void session_granted(struct session *s, const struct lessor_msg_grant *g, int fd) {
+/* Lock held, likewise below. `fd` is taken; -1: there was none, or it was lost on the way. NULL, or what is wrong. */
+static const char *session_granted(struct session *s, const struct lessor_msg_grant *g, int fd) {
         struct waiter *w = session_find(s, g->header.request);
-        struct guard *guard = NULL;
+        int r;
 
-        if (w && fd >= 0)
-                guard = guard_new(fd);
-        if (guard) {
-                w->grant.guard = guard;
-                w->grant.message = *g;
-                s->held++;
+        if (!w) {
+                session_give_back(s, g, warm_orphaned(s, g, fd));
+                return NULL;
+        }
+        r = warm_granted(s, w->set, g, fd, &w->lease);
+        if (r == 0) {
+                s->granted++;
                 waiter_answer(w, ASK_GRANTED);
-                return;
+                return NULL;
         }
-        fd_close(fd);
-        session_give_back(s, g);
-        if (w && fd < 0) {
-                error_set(w->error, -EMFILE, "no fd free for the granted connection: raise RLIMIT_NOFILE");
-                waiter_answer(w, ASK_FAILED);
-        } else if (w) {
-                error_set(w->error, -ENOMEM, "out of memory");
-                waiter_answer(w, ASK_FAILED);
-        }
+        if (r == -EPROTO)
+                return "a grant that does not fit what was granted before";
+        session_give_back(s, g, false);
+        error_set(w->error, r, "%s",
+                  r == -EMFILE ? "no fd free for the granted connection: raise RLIMIT_NOFILE" : "out of memory");
+        waiter_answer(w, ASK_FAILED);
+        return NULL;
 }
 
 static void session_refused(struct session *s, const struct lessor_msg_error *e) {
@@ -174,6 +177,11 @@ static void session_refused(struct session *s, const struct lessor_msg_error *e)
                 session_end_locked(s, e->outcome, e->text);
 }
 
+/* Lock held. */
+static void session_attend(struct session *s) {
+        atomic_store_explicit(&s->attention, s->orphans > 0 || session_over(s), memory_order_relaxed);
+}
+
 /* NULL: it may be dealt with. An answer to no waiter's question is for one who has asked and left, if any has. */
 static const char *session_check(struct session *s, const union wire_message *m) {
         struct waiter *w = session_find(s, m->header.request);
@@ -186,6 +194,7 @@ static const char *session_check(struct session *s, const union wire_message *m)
                 if (s->orphans == 0)
                         return "an answer to a question that was not asked";
                 s->orphans--;
+                session_attend(s);
         }
         return NULL;
 }
@@ -231,12 +240,13 @@ static bool session_arrived(struct session *s, struct arrival *a) {
         }
         if (!a->wrong)
                 a->wrong = session_check(s, &a->message);
+        if (!a->wrong && a->message.header.type == LESSOR_MSG_GRANT)
+                a->wrong =
+                        session_granted(s, &a->message.grant, a->packet.n_fds > 0 ? fd_steal(&a->packet.fds[0]) : -1);
+        else if (!a->wrong)
+                session_refused(s, &a->message.error);
         if (a->wrong)
                 session_malformed(s, a->wrong);
-        else if (a->message.header.type == LESSOR_MSG_GRANT)
-                session_granted(s, &a->message.grant, fd_steal(&a->packet.fds[0]));
-        else
-                session_refused(s, &a->message.error);
         fdpass_close(&a->packet);
         return !a->wrong;
 }
@@ -320,16 +330,16 @@ static void session_await(struct session *s, struct waiter *w, uint64_t deadline
 static void session_settle(struct session *s) {
         if (!s->reading && !list_empty(&s->waiters))
                 pthread_cond_signal(&container_of(list_first(&s->waiters), struct waiter, link)->wake);
-        if (s->orphans > 0 && s->held == 0 && list_empty(&s->waiters))
+        if (s->orphans > 0 && s->granted == 0 && list_empty(&s->waiters))
                 session_end_locked(s, LESSOR_E_UNAVAILABLE,
                                    "the broker did not answer in time; the session was given up");
 }
 
-static int waiter_init(struct waiter *w, uint32_t database, lessor_error *error) {
+static int waiter_init(struct waiter *w, uint32_t database, struct warm_set *set, lessor_error *error) {
         pthread_condattr_t attributes;
         int r;
 
-        *w = (struct waiter){.database = database, .error = error};
+        *w = (struct waiter){.database = database, .set = set, .error = error};
         list_init(&w->link);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -365,6 +375,7 @@ static enum ask session_leave(struct session *s, struct waiter *w, bool sent) {
         } else if (!w->done) {
                 w->result = ASK_FAILED;
                 s->orphans += sent;
+                session_attend(s);
                 error_set(w->error, LESSOR_E_UNAVAILABLE, UNANSWERED);
         }
         session_settle(s);
@@ -399,12 +410,12 @@ static enum ask session_ask(struct session *s, struct waiter *w, const union wir
         return result;
 }
 
-enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct grant *ret,
-                       lessor_error *error) {
+enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct warm_set *set,
+                       struct lessor_lease **ret, lessor_error *error) {
         union wire_message m;
         struct waiter w;
         enum ask result;
-        int r = waiter_init(&w, message->database, error);
+        int r = waiter_init(&w, message->database, set, error);
 
         if (r < 0) {
                 error_set(error, r, "a condition variable cannot be made: %s", lessor_outcome_text(r));
@@ -421,7 +432,7 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
         }
         pthread_cond_destroy(&w.wake);
         if (result == ASK_GRANTED)
-                *ret = w.grant;
+                *ret = w.lease;
         return result;
 }
 
@@ -437,7 +448,7 @@ void session_return(struct session *s, struct lessor_msg_return *message) {
         if (r < 0)
                 session_lost(s, r);
         pthread_mutex_lock(&s->lock);
-        s->held--;
+        s->granted--;
         if (s->orphans > 0 && !s->reading && !session_over(s))
                 session_drain(s);
         session_settle(s);
@@ -452,4 +463,12 @@ void session_report(struct session *s, struct lessor_msg_report *message) {
         m.report = *message;
         if (!session_over(s))
                 session_send(s, &m, 0);
+}
+
+void session_look(struct session *s) {
+        pthread_mutex_lock(&s->lock);
+        if (!s->reading && !session_over(s))
+                session_drain(s);
+        session_settle(s);
+        pthread_mutex_unlock(&s->lock);
 }

@@ -15,6 +15,8 @@
 #include "base/clock.h"
 #include "base/histogram.h"
 
+/* A dial takes a fraction of this; whoever waits for longer is served from what is parked elsewhere. */
+#define DIAL_PATIENCE_NS (5 * NS_PER_MS)
 /* Requirement 13: poll each second while Redis loads its data; after a minute nobody is kept waiting for it. */
 #define LOADING_POLL_NS NS_PER_S
 #define LOADING_MAX_NS (60 * NS_PER_S)
@@ -50,6 +52,11 @@ static void move(struct pool *pool, struct pool_conn *conn, enum conn_state to, 
         assert(steps[from] & 1U << to);
         list_remove(&conn->link);
         pool->count[conn->state]--;
+        if (conn->state == CONN_LEASED) {
+                pool->wanted -= conn->wanted;
+                conn->account->leased--;
+        }
+        conn->wanted = false;
         conn->state = to;
         conn->since = now;
         list_push_front(&pool->by_state[to], &conn->link);
@@ -96,7 +103,8 @@ void pool_deinit(struct pool *pool) {
         pool->conns = NULL;
 }
 
-int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, uint64_t now) {
+int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
+        struct pool_account *account = waiter->account;
         list_init(&waiter->link);
         if (pool->breaker.state != BREAKER_CLOSED)
                 return LESSOR_E_BREAKER_OPEN;
@@ -107,7 +115,9 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, 
                           pool->count[CONN_CHECKING];
         if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
-        waiter->session = session;
+        if (account->max_waiting && account->waiting >= account->max_waiting)
+                return LESSOR_E_LIMIT;
+        account->waiting++;
         waiter->since = now;
         list_push_back(&pool->queue, &waiter->link);
         if (++pool->waiting > pool->stats.peak_waiting)
@@ -117,6 +127,7 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, 
 
 static struct pool_waiter *leave_queue(struct pool *pool, struct pool_waiter *waiter) {
         list_remove(&waiter->link);
+        waiter->account->waiting--;
         pool->waiting--;
         return waiter;
 }
@@ -142,6 +153,8 @@ static void grant(struct pool *pool, struct pool_conn *conn, const struct pool_w
         move(pool, conn, CONN_LEASED, now);
         conn->lease = ++pool->last_lease;
         conn->session = waiter->session;
+        conn->account = waiter->account;
+        conn->account->leased++;
         conn->lost = false;
         conn->left = true;
         pool->stats.leases++;
@@ -154,20 +167,34 @@ void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter 
         pool->stats.leases--;
         discard(pool, conn, why, now);
         list_push_front(&pool->queue, &waiter->link);
+        waiter->account->waiting++;
         pool->waiting++;
 }
 
 void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how, uint64_t now) {
         assert(conn->state == CONN_LEASED);
-        histogram_add(&pool->stats.hold_time, now - conn->since);
-        if (how == POOL_RETURN_HOLDER)
+        switch (how) {
+        case POOL_RETURN_RECALLED:
+                pool->stats.recalls++;
+                /* fallthrough */
+        case POOL_RETURN_CLEAN:
+                if (conn->lost)
+                        discard(pool, conn, conn->doom, now);
+                else
+                        move(pool, conn, CONN_FREE, now);
+                break;
+        case POOL_RETURN_DIRTY:
+                discard(pool, conn, conn->lost ? conn->doom : POOL_DISCARD_DIRTY, now);
+                break;
+        case POOL_RETURN_HOLDER:
                 pool->stats.reclaims++;
-        if (conn->lost)
-                discard(pool, conn, POOL_DISCARD_LOST, now);
-        else if (how == POOL_RETURN_CLEAN)
-                move(pool, conn, CONN_FREE, now);
-        else
-                discard(pool, conn, how == POOL_RETURN_DIRTY ? POOL_DISCARD_DIRTY : POOL_DISCARD_HOLDER, now);
+                discard(pool, conn, conn->lost ? conn->doom : POOL_DISCARD_HOLDER, now);
+                break;
+        case POOL_RETURN_REVOKED:
+                pool->stats.revocations++;
+                discard(pool, conn, POOL_DISCARD_REVOKED, now);
+                break;
+        }
 }
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now) {
@@ -262,6 +289,7 @@ void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now) {
                 break;
         case CONN_LEASED:
                 conn->lost = true;
+                conn->doom = POOL_DISCARD_LOST;
                 break;
         case CONN_VACANT:
         case CONN_DIALLING: /* the dial itself reports how it ends */
@@ -305,6 +333,12 @@ void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check res
         }
 }
 
+void pool_outdate(struct pool *pool, uint64_t now) {
+        pool->epoch++;
+        pool->draining = true;
+        pool->upkeep.due = now;
+}
+
 bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, uint64_t now) {
         bool fresh = pool->last_demotion && conn->epoch == pool->epoch &&
                      now - pool->last_demotion < pool->limits.retry_max_ns;
@@ -312,8 +346,7 @@ bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, ui
         if (!replica || fresh)
                 return false;
         pool->last_demotion = now;
-        pool->epoch++;
-        pool->upkeep.due = now;
+        pool_outdate(pool, now);
         pool->suspicious = true; /* is the next one the master? */
         return true;
 }
@@ -362,8 +395,52 @@ static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
         return container_of(list_first(&pool->by_state[state]), struct pool_conn, link);
 }
 
+static bool at_limit(const struct pool_account *account) {
+        return account->max_leased && account->leased >= account->max_leased;
+}
+
 static struct pool_waiter *first_waiter(struct pool *pool) {
         return container_of(list_first(&pool->queue), struct pool_waiter, link);
+}
+
+/* Whose turn it is; NULL: all who wait are at limits of their own. */
+static struct pool_waiter *next_waiter(struct pool *pool) {
+        list_for_each (&pool->queue, it) {
+                struct pool_waiter *waiter = container_of(it, struct pool_waiter, link);
+                if (!at_limit(waiter->account))
+                        return waiter;
+        }
+        return NULL;
+}
+
+/* Does somebody wait whom neither a dial under way nor one about to begin will serve soon? */
+static bool wants_back(struct pool *pool, uint64_t now) {
+        if (!pool->waiting || !next_waiter(pool))
+                return false;
+        if (pool->trouble || pool->waiting > pool->count[CONN_DIALLING])
+                return true;
+        const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
+        return now - first->since >= DIAL_PATIENCE_NS;
+}
+
+/* A leased connection that is wanted, or not. */
+static struct pool_conn *find_leased(struct pool *pool, bool wanted) {
+        list_for_each (&pool->by_state[CONN_LEASED], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (conn->wanted == wanted)
+                        return conn;
+        }
+        return NULL;
+}
+
+static struct pool_action set_wanted(struct pool *pool, bool wanted) {
+        struct pool_conn *conn = find_leased(pool, !wanted);
+        conn->wanted = wanted;
+        if (wanted)
+                pool->wanted++;
+        else
+                pool->wanted--;
+        return (struct pool_action){.type = wanted ? POOL_RECALL : POOL_UNWANT, .conn = conn};
 }
 
 static struct pool_conn *close_untold(struct pool *pool) {
@@ -384,6 +461,22 @@ static struct pool_conn *suspect(struct pool *pool) {
                 if (!conn->left)
                         return conn;
         }
+        return NULL;
+}
+
+/* After a demotion or a reload: what is leased comes back, to be replaced. */
+static struct pool_conn *outdated_lease(struct pool *pool) {
+        if (!pool->draining)
+                return NULL;
+        list_for_each (&pool->by_state[CONN_LEASED], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (conn->epoch == pool->epoch || conn->lost)
+                        continue;
+                conn->lost = true;
+                conn->doom = POOL_DISCARD_OUTDATED;
+                return conn;
+        }
+        pool->draining = false;
         return NULL;
 }
 
@@ -445,11 +538,12 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
                 action.conn->told = true;
         } else if ((conn = suspect(pool))) {
                 action = begin_check(pool, conn, now);
-        } else if (pool->waiting && pool->count[CONN_FREE] && !open) {
+        } else if ((conn = outdated_lease(pool))) {
+                action = (struct pool_action){.type = POOL_RECALL, .conn = conn};
+        } else if (pool->waiting && pool->count[CONN_FREE] && !open && (action.waiter = next_waiter(pool))) {
                 action.type = POOL_GRANT;
                 action.conn = first_conn(pool, CONN_FREE);
-                action.waiter = leave_queue(pool, first_waiter(pool));
-                pool->giving_up -= pool->giving_up > 0;
+                pool_cancel(pool, action.waiter);
                 grant(pool, action.conn, action.waiter, now);
         } else if (pool->waiting && (pool->giving_up || open)) {
                 action.type = POOL_FAIL;
@@ -458,11 +552,21 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
                 pool->giving_up -= pool->giving_up > 0;
         } else if (now >= dial_at(pool)) {
                 action = begin_dial(pool, now);
+        } else if (wants_back(pool, now)) {
+                if (pool->wanted < pool->count[CONN_LEASED])
+                        action = set_wanted(pool, true);
+        } else if (pool->wanted > 0) {
+                action = set_wanted(pool, false);
         }
         return action;
 }
 
 uint64_t pool_wakeup(const struct pool *pool) {
-        uint64_t dial = dial_at(pool);
-        return dial < pool->upkeep.due ? dial : pool->upkeep.due;
+        uint64_t dial = dial_at(pool), at = dial < pool->upkeep.due ? dial : pool->upkeep.due;
+        if (pool->waiting && pool->wanted < pool->count[CONN_LEASED]) {
+                const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
+                uint64_t patience = time_after(first->since, DIAL_PATIENCE_NS);
+                at = patience < at ? patience : at;
+        }
+        return at;
 }

@@ -14,6 +14,9 @@
  * The owner reports what happened (pool_lease, pool_dialled, pool_return ...) and then carries out what pool_next() says,
  * one action after the other, until it says POOL_NOTHING. Every place but a VACANT one counts against the cap: the pool
  * never has more than max_connections of them, because it has no more places than that.
+ *
+ * LEASED is held or parked: which of the two stands in the lease's word, and the pool does not know. While somebody
+ * waits whom no dial will serve at once, every leased connection is WANTED: POOL_RECALL is said once for each.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,6 +46,7 @@ enum pool_discard {
         POOL_DISCARD_STRAY,
         POOL_DISCARD_HOLDER,
         POOL_DISCARD_LOST,
+        POOL_DISCARD_REVOKED,
         POOL_DISCARD_CHECK,    /* it did not pass its health check */
         POOL_DISCARD_IDLE,     /* not needed */
         POOL_DISCARD_AGE,      /* max_lifetime */
@@ -50,26 +54,36 @@ enum pool_discard {
         POOL_DISCARDS
 };
 
+/* What one user (uid) has of the pool. Whoever is at his limit is passed by in the queue until he gives something back. */
+struct pool_account {
+        unsigned leased, waiting;
+        unsigned max_leased, max_waiting; /* 0: no limit of his own */
+};
+
 struct pool_conn {
         struct list link; /* in by_state[state] */
         enum conn_state state;
         unsigned slot;
         uint64_t generation;
-        uint64_t since;   /* when it came into this state */
-        uint64_t lease;   /* LEASED: the lease's number */
-        uint64_t session; /* LEASED: the holder's */
-        bool lost;        /* LEASED: its socket ended under the holder */
-        bool told;        /* CLOSING: POOL_CLOSE has been said */
-        bool replacing;   /* the next dial of this place makes up for a discarded connection */
-        bool left;        /* its socket has been in a worker's hands: what it says is evidence, no more */
-        uint64_t begun;   /* the breaker's epoch in which its dial or check began */
-        uint64_t epoch;   /* the pool's, when it was dialled */
+        uint64_t since;               /* when it came into this state */
+        uint64_t lease;               /* LEASED: the lease's number */
+        uint64_t session;             /* LEASED: the holder's */
+        struct pool_account *account; /* LEASED: the holder's */
+        bool lost;                    /* LEASED: it is closed when it comes back, because of `doom` */
+        enum pool_discard doom;
+        bool wanted;    /* LEASED: POOL_RECALL has been said */
+        bool told;      /* CLOSING: POOL_CLOSE has been said */
+        bool replacing; /* the next dial of this place makes up for a discarded connection */
+        bool left;      /* its socket has been in a worker's hands: what it says is evidence, no more */
+        uint64_t begun; /* the breaker's epoch in which its dial or check began */
+        uint64_t epoch; /* the pool's, when it was dialled */
         uint64_t established_at, checked_at, idle_since;
         uint64_t retire_at; /* TIME_NEVER */
 };
 
 struct pool_waiter {
-        struct list link; /* in the queue, or unlinked */
+        struct list link;             /* in the queue, or unlinked */
+        struct pool_account *account; /* the owner's, outlives the waiting and the lease */
         uint64_t session;
         uint64_t since;
 };
@@ -83,7 +97,7 @@ struct pool_limits {
 };
 
 struct pool_stats {
-        uint64_t created, failed, reconnections, retries, leases, reclaims, checks, checks_failed;
+        uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations, checks, checks_failed;
         uint64_t discards[POOL_DISCARDS];
         unsigned peak_open, peak_waiting;
         struct lessor_status_histogram wait_time, hold_time;
@@ -95,6 +109,7 @@ struct pool {
         unsigned count[CONN_STATES];
         struct list queue;
         unsigned waiting;
+        unsigned wanted; /* of the leased */
         struct backoff backoff;
         uint64_t next_dial;    /* no dial before this */
         uint64_t last_failure; /* when a dial begun after the failure before failed */
@@ -108,7 +123,8 @@ struct pool {
         uint64_t epoch;  /* + 1: those dialled before are closed as they come back */
         bool suspicious; /* somebody says it does not work, or a check failed: look at once */
         uint64_t last_suspicion;
-        bool replica; /* its server has said that it is one */
+        bool replica;  /* its server has said that it is one */
+        bool draining; /* leased connections of an earlier epoch are still to be asked for */
         uint64_t last_demotion;
         uint64_t last_lease; /* the number */
         struct pool_stats stats;
@@ -117,11 +133,13 @@ struct pool {
 
 enum pool_action_type {
         POOL_NOTHING,
-        POOL_GRANT, /* hand `conn` to `waiter`, which has left the queue; or pool_ungrant() */
-        POOL_FAIL,  /* tell `waiter`, which has left the queue, of `outcome` */
-        POOL_DIAL,  /* establish `conn`; then pool_dialled() or pool_dial_failed() */
-        POOL_CLOSE, /* close the socket of `conn`; then pool_closed() */
-        POOL_CHECK, /* ask `conn`, which has never left, or peek at it, if it has; then pool_checked() */
+        POOL_GRANT,  /* hand `conn` to `waiter`, which has left the queue; or pool_ungrant() */
+        POOL_FAIL,   /* tell `waiter`, which has left the queue, of `outcome` */
+        POOL_DIAL,   /* establish `conn`; then pool_dialled() or pool_dial_failed() */
+        POOL_CLOSE,  /* close the socket of `conn`; then pool_closed() */
+        POOL_CHECK,  /* ask `conn`, which has never left, or peek at it, if it has; then pool_checked() */
+        POOL_RECALL, /* ask for `conn` back: pool_return() if it was parked; else its holder will return it */
+        POOL_UNWANT, /* nobody waits for `conn` any more: its holder may keep it */
 };
 
 struct pool_action {
@@ -136,13 +154,19 @@ void pool_deinit(struct pool *pool); /* owns no sockets: close them first */
 
 /*
  * Joins the queue: 0; LESSOR_E_EXHAUSTED it is full, those not counted for whom a place is there; the refusal in force.
- * The waiter stays the caller's.
+ * The waiter stays the caller's, who has filled in its session and account.
  */
-int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, uint64_t now);
+int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now);
 /* Leaves the queue again; nothing when it is not in it. */
 void pool_cancel(struct pool *pool, struct pool_waiter *waiter);
 
-enum pool_return { POOL_RETURN_CLEAN, POOL_RETURN_DIRTY, POOL_RETURN_HOLDER };
+enum pool_return {
+        POOL_RETURN_CLEAN,
+        POOL_RETURN_DIRTY,
+        POOL_RETURN_RECALLED, /* it was parked, clean, and nobody's */
+        POOL_RETURN_HOLDER,   /* its holder died or broke the protocol */
+        POOL_RETURN_REVOKED,  /* held for too long */
+};
 void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how, uint64_t now);
 /* The connection just granted turned out bad before it was handed over: it is closed, the waiter is first in the queue again. */
 void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter *waiter, enum pool_discard why,
@@ -157,6 +181,8 @@ void pool_retire_at(struct pool *pool, struct pool_conn *conn, uint64_t at);
 enum pool_check { POOL_CHECK_ANSWERED, POOL_CHECK_QUIET, POOL_CHECK_STRAY, POOL_CHECK_LOST, POOL_CHECK_FAILED };
 /* QUIET: nothing is on it, which proves little. FAILED: no answer, or a wrong one; it counts against the server. */
 void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check result, uint64_t now, uint64_t random);
+/* Every connection there is now is closed as it comes back, and what is parked comes back now. */
+void pool_outdate(struct pool *pool, uint64_t now);
 /*
  * The server of `conn` says that it is a replica (it was demoted), or a master again. Connections to a demoted one are
  * closed as they come back, so that the dials to come may find the master; true: from now on. A replica by intention is not

@@ -22,6 +22,8 @@ X(wait_timeout, LIMIT, NS, "how long a request waits in the queue unless the cal
 X(socket_timeout, LIMIT, NS, "how long a caller waits for a reply")
 X(open_connections, GAUGE, ONE, "connections counted against the cap now, dialling and closing ones included")
 X(available_connections, GAUGE, ONE, "connections ready to be leased")
+X(parked_connections, GAUGE, ONE,
+  "of the available: left with the worker that used them last, recalled when another waits")
 X(in_use_connections, GAUGE, ONE, "connections held by a worker")
 X(idle_connections, GAUGE, ONE, "of the available: unused for more than 60 s")
 X(dialling_connections, GAUGE, ONE, "connections being established")
@@ -35,6 +37,10 @@ X(failed_connections, COUNTER, ONE, "attempts to establish a connection that fai
 X(reconnections, COUNTER, ONE, "connections established in the place of one that was lost or discarded")
 X(retry_attempts, COUNTER, ONE, "attempts to connect that followed a failed one")
 X(leases, COUNTER, ONE, "connections granted to a worker")
+X(warm_leases, COUNTER, ONE, "leases of a parked connection, taken by its worker without asking the broker")
+X(recalls, COUNTER, ONE, "parked connections taken back from a worker")
+X(revocations, COUNTER, ONE, "leases cut off: held for longer than lease_timeout")
+X(overdue_leases, COUNTER, ONE, "leases reported: held for longer than lease_warn")
 X(lease_timeouts, COUNTER, ONE, "requests whose deadline passed in the queue")
 X(exhausted, COUNTER, ONE, "requests refused because the queue was full, or that would not wait")
 X(denied, COUNTER, ONE, "requests refused by `allow`")
@@ -47,6 +53,7 @@ X(reports, COUNTER, ONE, "troubles reported by workers")
 X(discards_dirty, COUNTER, ONE, "connections replaced: returned without the proof that they are clean")
 X(discards_stray, COUNTER, ONE, "connections replaced: bytes that nobody asked for were found on them")
 X(discards_holder, COUNTER, ONE, "connections replaced: their holder died or broke the protocol")
+X(discards_revoked, COUNTER, ONE, "connections replaced: cut off under a holder who had them for too long")
 X(discards_lost, COUNTER, ONE, "connections replaced: Redis closed them")
 X(discards_check, COUNTER, ONE, "connections replaced: they did not pass a health check")
 X(discards_idle, COUNTER, ONE, "connections closed: idle for longer than idle_timeout")
@@ -70,7 +77,7 @@ X(last_cleanup, TIME, NS, "when idle connections were last looked for")
 #ifdef LESSOR_STATUS_HISTOGRAM
 #define X LESSOR_STATUS_HISTOGRAM
 X(wait_time, "from a request to its grant")
-X(hold_time, "from a grant to the return")
+X(hold_time, "from taking a connection to giving it back; of warm leases one in 64 is measured")
 X(call_time, "from a command to its reply, as measured by the workers")
 #undef X
 #undef LESSOR_STATUS_HISTOGRAM

@@ -14,7 +14,8 @@
 
 enum wire_request { REQUEST_ANY, REQUEST_NONE, REQUEST_SOME };
 
-#define FDS_ATTACHED UINT8_MAX /* depends on the features granted */
+#define FDS_ATTACHED UINT8_MAX    /* depends on the features granted */
+#define FDS_GRANT (UINT8_MAX - 1) /* depends on the flags */
 
 struct wire_rule {
         uint16_t size; /* 0: no such type */
@@ -44,7 +45,7 @@ static const struct wire_rule wire_rules[] = {
                                  .from = WIRE_FROM_BROKER,
                                  .request = REQUEST_SOME,
                                  .fds = FDS_ATTACHED,
-                                 FLAGS(lessor_msg_attached, features, LESSOR_FEATURE_SEGMENT)},
+                                 FLAGS(lessor_msg_attached, features, LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS)},
         [LESSOR_MSG_LOOKUP] = {.size = sizeof(struct lessor_msg_lookup),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_SOME,
@@ -59,7 +60,9 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_GRANT] = {.size = sizeof(struct lessor_msg_grant),
                               .from = WIRE_FROM_BROKER,
                               .request = REQUEST_SOME,
-                              .fds = 1},
+                              .fds = FDS_GRANT,
+                              FLAGS(lessor_msg_grant, flags, LESSOR_GRANT_KEPT),
+                              RESERVED(lessor_msg_grant, reserved)},
         /* A fatal ERROR may answer no question at all. */
         [LESSOR_MSG_ERROR] = {.size = sizeof(struct lessor_msg_error),
                               .from = WIRE_FROM_BROKER,
@@ -73,7 +76,7 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_RETURN] = {.size = sizeof(struct lessor_msg_return),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_NONE,
-                               FLAGS(lessor_msg_return, flags, LESSOR_RETURN_CLEAN),
+                               FLAGS(lessor_msg_return, flags, LESSOR_RETURN_CLEAN | LESSOR_RETURN_KEPT),
                                RESERVED(lessor_msg_return, reserved)},
         [LESSOR_MSG_REPORT] = {.size = sizeof(struct lessor_msg_report),
                                .from = WIRE_FROM_WORKER,
@@ -87,7 +90,7 @@ _Static_assert(sizeof(struct lessor_msg_attached) == 16 + 56, "layout");
 _Static_assert(sizeof(struct lessor_msg_lookup) == 16 + LESSOR_NAME_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_database) == 16 + 24, "layout");
 _Static_assert(sizeof(struct lessor_msg_lease) == 16 + 16 + LESSOR_SITE_SIZE, "layout");
-_Static_assert(sizeof(struct lessor_msg_grant) == 16 + 32, "layout");
+_Static_assert(sizeof(struct lessor_msg_grant) == 16 + 56, "layout");
 _Static_assert(sizeof(struct lessor_msg_error) == 16 + 16 + LESSOR_TEXT_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_cancel) == 16 + 8, "layout");
 _Static_assert(sizeof(struct lessor_msg_return) == 16 + 48, "layout");
@@ -136,6 +139,8 @@ static const char *wire_check_header(const struct wire_rule *rule, const struct 
 
 static const char *wire_check_attached(const struct lessor_msg_attached *attached) {
         bool segment = attached->features & LESSOR_FEATURE_SEGMENT;
+        if (!segment && attached->features & LESSOR_FEATURE_WORDS)
+                return "words without a segment";
         if (segment != (attached->control_size > 0) || segment != (attached->segment_size > 0))
                 return "the sizes of the shared memory do not match the features";
         return NULL;
@@ -171,6 +176,8 @@ static const char *wire_check_fds(const struct wire_rule *rule, const union wire
         unsigned expected = rule->fds;
         if (rule->fds == FDS_ATTACHED)
                 expected = message->attached.features & LESSOR_FEATURE_SEGMENT ? 2 : 0;
+        else if (rule->fds == FDS_GRANT)
+                expected = message->grant.flags & LESSOR_GRANT_KEPT ? 0 : 1;
         if (n_fds < expected)
                 return "an fd is missing";
         return n_fds > expected ? "an fd where none belongs" : NULL;

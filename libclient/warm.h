@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/*
+ * The connections that this process keeps of one database: leases as objects that stay, because a parked one is taken
+ * again by compare-and-swap on its word in the session segment (base/word.h), without a system call or a lock.
+ *
+ * A set belongs to one session and one database. It is published in lessor_db by a release store, only ever grows, and
+ * is freed by lessor_close(), or by the last lease that was still held then: whoever finds a set may walk it. When a new
+ * session takes over, the old set is retired: what is parked in it is given up, what is held goes on to its release.
+ */
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "client.h"
+#include "fork.h"
+#include "lease.h"
+
+enum warm_state { WARM_OPEN, WARM_RETIRED, WARM_CLOSED };
+
+struct warm_set {
+        struct session *session; /* a reference */
+        const struct lessor_control_database *control;
+        uint32_t database; /* its number in this session */
+        uint32_t epoch;    /* the session's: another process' set is not to be touched */
+        uint64_t serial;   /* never reused: an address may be */
+        _Atomic(struct lessor_lease *) first;
+        atomic_int state;       /* enum warm_state */
+        atomic_uint cold;       /* leases without a word that are held */
+        atomic_uint pending;    /* WARM_CLOSED: leases still held; the last one frees the set */
+        struct warm_set *older; /* of an earlier session, or of a parent process */
+        char name[LESSOR_NAME_SIZE];
+};
+
+/* The set of this process that leases may be taken from without asking anybody; NULL. */
+static inline struct warm_set *warm_current(struct lessor_db *db) {
+        /* Acquire, pairs with the release in warm_set_for(). */
+        struct warm_set *set = atomic_load_explicit(&db->warm, memory_order_acquire);
+        return set && set->epoch == fork_epoch() ? set : NULL;
+}
+
+/* A parked lease, held by the caller from now on; NULL: there is none, or it is wanted by others. */
+struct lessor_lease *warm_take(struct warm_set *set);
+/* Parks it. False: the caller still holds it, and gives it back by warm_give_back(). */
+bool warm_park(struct lessor_lease *l);
+/* Ends the holding by RETURN, whatever came of it, and frees what goes with it. `clean`: with proof. Keeps errno. */
+void warm_give_back(struct lessor_lease *l, bool clean);
+
+/* The session's set of this database, made and published at its first use; NULL: out of memory. */
+struct warm_set *warm_set_for(struct lessor_db *db, struct session *s, uint32_t database,
+                              const struct lessor_control_database *control);
+/* `s` has taken over: what other sessions had parked of any database is given up. */
+void warm_retire_others(struct lessor *client, const struct session *s);
+/* lessor_close(): gives back what is parked; the set goes with the last lease that is still held. */
+void warm_set_close(struct warm_set *set);
+
+/*
+ * A GRANT has come. Session lock held, `fd` is taken (-1: none). 0: *ret is the asker's, and to be accepted by
+ * warm_accept(); -ENOMEM; -EMFILE the fd was lost on the way; -EPROTO the broker is mistaken.
+ */
+int warm_granted(struct session *s, struct warm_set *set, const struct lessor_msg_grant *g, int fd,
+                 struct lessor_lease **ret);
+/* Likewise for a GRANT that nobody waits for any more. True: the fd is still kept under its word. */
+bool warm_orphaned(struct session *s, const struct lessor_msg_grant *g, int fd);
+/* The thread that asked: false when the broker has ended the lease meanwhile. */
+bool warm_accept(struct lessor_lease *l);
+/* Who holds it, and where, for `lessor leases`. */
+void warm_note_site(struct lessor_lease *l, struct site site);
+
+void site_text(struct site site, char text[LESSOR_SITE_SIZE]); /* "file.c:123" */
+int32_t warm_thread_id(void);                                  /* gettid(), once a thread and process */
