@@ -232,7 +232,7 @@ void database_cancel(struct database *db, struct tenant *tenant, uint64_t number
 }
 
 bool database_allows(struct database *db, const struct peer *peer) {
-        const struct config_allow *allow = &db->o.config->allow;
+        const struct config_allow *allow = &database_config(db)->allow;
         if (allow->everyone)
                 return true;
         for (unsigned i = 0; i < allow->uids.n; i++)
@@ -251,36 +251,20 @@ unsigned database_index(const struct database *db) { return db->o.index; }
 struct loop *database_loop(const struct database *db) {
         return db->o.loop;
 }
-const struct config_database *database_config(const struct database *db) { return db->o.config; }
+unsigned database_places(const struct database *db) { return db->pool.places; }
+bool database_removed(const struct database *db) { return atomic_load_explicit(&db->removed, memory_order_acquire); }
 
-static void describe_endpoint(struct database *db) {
-        const struct config_database *c = db->o.config;
-        if (c->unix_socket)
-                snprintf(db->endpoint, sizeof(db->endpoint), "unix:%s/%u", c->unix_socket, c->db);
-        else
-                snprintf(db->endpoint, sizeof(db->endpoint), strchr(c->host, ':') ? "[%s]:%u/%u" : "%s:%u/%u", c->host,
-                         c->port, c->db);
-}
-
-static void set_target(struct database *db) {
-        const struct config_database *c = db->o.config;
-        snprintf(db->client_name, sizeof(db->client_name), "lessor:%s:%s", db->o.instance, c->name);
-        db->target = (struct upstream_target){.host = c->host,
-                                              .port = c->port,
-                                              .unix_socket = c->unix_socket,
-                                              .username = c->username,
-                                              .password = c->password,
-                                              .db = c->db,
-                                              .client_name = db->client_name,
-                                              .keepalive = c->socket_keepalive,
-                                              .connect_timeout_ns = c->socket_connect_timeout_ns};
+const struct config_database *database_config(const struct database *db) {
+        /* Pairs with the release in database_reconfigure(): what it points to is complete. */
+        return __atomic_load_n(&db->o.config, __ATOMIC_ACQUIRE);
 }
 
 int database_new(const struct database_options *options, struct database **ret) {
         const struct config_database *c = options->config;
         struct pool_limits limits = dialling_limits(c);
+        unsigned places = limits.places;
         struct database *db = calloc(1, sizeof(*db));
-        struct connection *connections = calloc(c->max_connections, sizeof(*connections));
+        struct connection *connections = calloc(places, sizeof(*connections));
 
         /* Lease numbers are never reused by an instance, nor by the next one of its name: the generation is a wall-clock time. */
         if (!db || !connections || pool_init(&db->pool, &limits, options->generation, clock_now()) < 0) {
@@ -293,17 +277,25 @@ int database_new(const struct database_options *options, struct database **ret) 
         list_init(&db->tenants);
         list_init(&db->accounts);
         evtimer_assign(&db->wake, options->loop->base, on_wake, db);
-        for (unsigned i = 0; i < c->max_connections; i++) {
+        for (unsigned i = 0; i < places; i++) {
                 connections[i].database = db;
                 connections[i].conn = &db->pool.conns[i];
                 link_init(&connections[i].link, dialling_lost, dialling_closed);
         }
-        set_target(db);
-        describe_endpoint(db);
         db->wake_at = TIME_NEVER;
-        event_active(&db->wake, EV_TIMEOUT, 0); /* min_idle is dialled for before anybody asks */
+        if (reconfigure_target(db, c) < 0) {
+                database_free(db);
+                return -ENOMEM;
+        }
         *ret = db;
         return 0;
+}
+
+void database_start(struct database *db) { database_pump(db, clock_now()); }
+
+void database_cut(struct database *db) {
+        for (unsigned i = 0; i < db->pool.places; i++)
+                link_cut(&db->connections[i].link);
 }
 
 void database_free(struct database *db) {
@@ -311,7 +303,7 @@ void database_free(struct database *db) {
                 return;
         list_for_each_safe (&db->pool.queue, it, next)
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
-        for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
+        for (unsigned i = 0; i < db->pool.places; i++) {
                 dial_cancel(db->connections[i].dial);
                 check_cancel(db->connections[i].check);
                 link_drop(&db->connections[i].link);
@@ -321,6 +313,7 @@ void database_free(struct database *db) {
         list_for_each_safe (&db->accounts, it, next)
                 free(container_of(it, struct account, link));
         event_del(&db->wake);
+        reconfigure_free_target(db);
         pool_deinit(&db->pool);
         free(db->connections);
         free(db);

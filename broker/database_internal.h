@@ -37,6 +37,11 @@ struct database {
         struct pool pool;
         struct connection *connections;
         struct upstream_target target;
+        struct {
+                char *host, *unix_socket, *username, *password;
+        } owned;                            /* what the target points to */
+        struct config_database last_config; /* removed: its name and numbers, no pointers */
+        _Atomic bool removed;
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
@@ -67,6 +72,10 @@ void dialling_closed(struct link *link);
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size); /* as it is told to workers */
 uint64_t dialling_retry_after(const struct database *db, uint64_t now);
 void dialling_publish(struct database *db); /* the breaker, into the control page, if it has changed */
+
+/* reconfigure.c: where it dials, and as whom; copies, so that a reload may free what they came from. 0; -ENOMEM. */
+int reconfigure_target(struct database *db, const struct config_database *config);
+void reconfigure_free_target(struct database *db);
 
 /* upkeep.c: checks of idle connections, and what workers report. */
 void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now);

@@ -14,8 +14,14 @@
 #include "database_internal.h"
 #include "log.h"
 
+/* A reload may make a pool twice as large and a little more, without a restart: what is not used costs little. */
+#define SPARE_PLACES 8U
+
+unsigned dialling_places(const struct config_database *c) { return 2 * c->max_connections + SPARE_PLACES; }
+
 struct pool_limits dialling_limits(const struct config_database *c) {
         return (struct pool_limits){.max_connections = c->max_connections,
+                                    .places = dialling_places(c),
                                     .max_waiters = c->max_waiters,
                                     .retry_base_ns = c->retry_base_ns,
                                     .retry_max_ns = c->retry_max_ns,

@@ -131,7 +131,9 @@ static void snapshot_connection(const struct database *db, const struct connecti
 void database_snapshot(struct database *db, struct lessor_status_database *ret,
                        struct lessor_status_connection *connections) {
         memset(ret, 0, sizeof(*ret));
-        wire_string(ret->name, sizeof(ret->name), name_of(db));
+        /* Once nothing of it is left, a removed database is a record without a name. */
+        if (!database_removed(db) || pool_open(&db->pool) > 0)
+                wire_string(ret->name, sizeof(ret->name), name_of(db));
         wire_string(ret->endpoint, sizeof(ret->endpoint), db->endpoint);
         wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
         uint64_t now = clock_now();
@@ -139,6 +141,6 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         snapshot_gauges(db, ret, now);
         snapshot_weather(db, ret, now);
         snapshot_counters(db, ret);
-        for (unsigned i = 0; i < db->pool.limits.max_connections; i++)
+        for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);
 }

@@ -19,7 +19,7 @@ enum lessor_health pool_health(const struct pool *pool, const char *last_error, 
         } else if (pool->trouble) {
                 health = serving ? LESSOR_HEALTH_DEGRADED : LESSOR_HEALTH_FAILED;
                 why = last_error;
-        } else if (pool->waiting && pool->count[CONN_LEASED] == pool->limits.max_connections) {
+        } else if (pool->waiting && pool->count[CONN_LEASED] >= pool->limits.max_connections) {
                 health = LESSOR_HEALTH_DEGRADED;
                 what = "every connection is in use and requests wait";
         } else if (pool->replica) {

@@ -35,6 +35,10 @@ static const unsigned steps[CONN_STATES] = {
 
 /* One just checked goes to the end: the stack's order, in which those not needed sink, is not the checks' to change. */
 static void become_free(struct pool *pool, struct pool_conn *conn, enum conn_state from, uint64_t now) {
+        if (pool_open(pool) > pool->limits.max_connections) { /* dialled for before the cap was made smaller */
+                pool->draining = true;
+                pool->upkeep.due = now;
+        }
         if (from == CONN_CHECKING) {
                 list_remove(&conn->link);
                 list_push_back(&pool->by_state[CONN_FREE], &conn->link);
@@ -79,22 +83,23 @@ static void discard(struct pool *pool, struct pool_conn *conn, enum pool_discard
 }
 
 int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now) {
-        struct pool_conn *conns = calloc(limits->max_connections, sizeof(*conns));
+        unsigned places = limits->places > limits->max_connections ? limits->places : limits->max_connections;
+        struct pool_conn *conns = calloc(places, sizeof(*conns));
         if (!conns)
                 return -ENOMEM;
-        *pool = (struct pool){.limits = *limits, .conns = conns, .last_lease = first_lease};
+        *pool = (struct pool){.limits = *limits, .places = places, .conns = conns, .last_lease = first_lease};
         backoff_init(&pool->backoff, limits->retry_base_ns, limits->retry_max_ns);
         breaker_init(&pool->breaker, &limits->breaker);
         upkeep_init(&pool->upkeep, &limits->upkeep, now);
         list_init(&pool->queue);
         for (unsigned i = 0; i < CONN_STATES; i++)
                 list_init(&pool->by_state[i]);
-        for (unsigned i = 0; i < limits->max_connections; i++) {
+        for (unsigned i = 0; i < places; i++) {
                 conns[i].slot = i;
                 conns[i].since = now;
                 list_push_back(&pool->by_state[CONN_VACANT], &conns[i].link);
         }
-        pool->count[CONN_VACANT] = limits->max_connections;
+        pool->count[CONN_VACANT] = places;
         return 0;
 }
 
@@ -103,16 +108,24 @@ void pool_deinit(struct pool *pool) {
         pool->conns = NULL;
 }
 
+/* So many more may be dialled. */
+static unsigned vacancies(const struct pool *pool) {
+        unsigned open = pool_open(pool);
+        return open < pool->limits.max_connections ? pool->limits.max_connections - open : 0;
+}
+
 int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
         struct pool_account *account = waiter->account;
         list_init(&waiter->link);
+        if (pool->retired)
+                return pool->retired;
         if (pool->breaker.state != BREAKER_CLOSED)
                 return LESSOR_E_BREAKER_OPEN;
         if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
                 return pool->refusal;
         /* Whom a place serves now, or as soon as it is dialled, does not wait for anybody: with max_waiters 0, too. */
-        unsigned places = pool->count[CONN_FREE] + pool->count[CONN_DIALLING] + pool->count[CONN_VACANT] +
-                          pool->count[CONN_CHECKING];
+        unsigned places =
+                pool->count[CONN_FREE] + pool->count[CONN_DIALLING] + vacancies(pool) + pool->count[CONN_CHECKING];
         if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
         if (account->max_waiting && account->waiting >= account->max_waiting)
@@ -333,23 +346,7 @@ void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check res
         }
 }
 
-void pool_outdate(struct pool *pool, uint64_t now) {
-        pool->epoch++;
-        pool->draining = true;
-        pool->upkeep.due = now;
-}
-
-bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, uint64_t now) {
-        bool fresh = pool->last_demotion && conn->epoch == pool->epoch &&
-                     now - pool->last_demotion < pool->limits.retry_max_ns;
-        pool->replica = replica;
-        if (!replica || fresh)
-                return false;
-        pool->last_demotion = now;
-        pool_outdate(pool, now);
-        pool->suspicious = true; /* is the next one the master? */
-        return true;
-}
+void pool_dial_dropped(struct pool *pool, struct pool_conn *conn, uint64_t now) { move(pool, conn, CONN_VACANT, now); }
 
 bool pool_suspect(struct pool *pool, uint64_t now) {
         if (pool->breaker.state != BREAKER_CLOSED || pool->trouble || pool->count[CONN_CHECKING] ||
@@ -380,7 +377,7 @@ static unsigned dials_wanted(const struct pool *pool) {
 /* When the next dial, or an open breaker's probe, may begin; TIME_NEVER: none is to. */
 static uint64_t dial_at(const struct pool *pool) {
         uint64_t at = pool->next_dial;
-        if (!pool->count[CONN_VACANT])
+        if (!vacancies(pool) || pool->retired)
                 return TIME_NEVER;
         if (pool->breaker.state == BREAKER_HALF_OPEN)
                 return TIME_NEVER;
@@ -470,7 +467,7 @@ static struct pool_conn *outdated_lease(struct pool *pool) {
                 return NULL;
         list_for_each (&pool->by_state[CONN_LEASED], it) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
-                if (conn->epoch == pool->epoch || conn->lost)
+                if (conn->lost || (conn->epoch == pool->epoch && !pool_surplus(pool)))
                         continue;
                 conn->lost = true;
                 conn->doom = POOL_DISCARD_OUTDATED;
@@ -528,7 +525,7 @@ static struct pool_action begin_dial(struct pool *pool, uint64_t now) {
 
 struct pool_action pool_next(struct pool *pool, uint64_t now) {
         struct pool_action action = keep_up(pool, now);
-        bool open = pool->breaker.state != BREAKER_CLOSED;
+        bool open = pool->breaker.state != BREAKER_CLOSED || pool->retired;
         struct pool_conn *conn;
 
         if (action.type != POOL_NOTHING)
@@ -547,7 +544,7 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
                 grant(pool, action.conn, action.waiter, now);
         } else if (pool->waiting && (pool->giving_up || open)) {
                 action.type = POOL_FAIL;
-                action.outcome = open ? LESSOR_E_BREAKER_OPEN : pool->trouble;
+                action.outcome = pool->retired ? pool->retired : open ? LESSOR_E_BREAKER_OPEN : pool->trouble;
                 action.waiter = leave_queue(pool, first_waiter(pool));
                 pool->giving_up -= pool->giving_up > 0;
         } else if (now >= dial_at(pool)) {

@@ -13,7 +13,7 @@
  *
  * The owner reports what happened (pool_lease, pool_dialled, pool_return ...) and then carries out what pool_next() says,
  * one action after the other, until it says POOL_NOTHING. Every place but a VACANT one counts against the cap: the pool
- * never has more than max_connections of them, because it has no more places than that.
+ * never begins one when it has max_connections of them. A reload may move the cap, within the places that there are.
  *
  * LEASED is held or parked: which of the two stands in the lease's word, and the pool does not know. While somebody
  * waits whom no dial will serve at once, every leased connection is WANTED: POOL_RECALL is said once for each.
@@ -90,6 +90,7 @@ struct pool_waiter {
 
 struct pool_limits {
         unsigned max_connections, max_waiters;
+        unsigned places; /* room for pool_adjust() to grow into; 0: max_connections */
         uint64_t retry_base_ns, retry_max_ns;
         unsigned retry_attempts; /* after so many failed dials in a row those who wait are told */
         struct breaker_limits breaker;
@@ -124,11 +125,13 @@ struct pool {
         bool suspicious; /* somebody says it does not work, or a check failed: look at once */
         uint64_t last_suspicion;
         bool replica;  /* its server has said that it is one */
+        int retired;   /* pool_retire()'s outcome; 0: it serves */
         bool draining; /* leased connections of an earlier epoch are still to be asked for */
         uint64_t last_demotion;
         uint64_t last_lease; /* the number */
         struct pool_stats stats;
-        struct pool_conn *conns; /* max_connections of them, owned */
+        unsigned places;         /* all connections, VACANT ones included */
+        struct pool_conn *conns; /* so many, owned */
 };
 
 enum pool_action_type {
@@ -181,6 +184,17 @@ void pool_retire_at(struct pool *pool, struct pool_conn *conn, uint64_t at);
 enum pool_check { POOL_CHECK_ANSWERED, POOL_CHECK_QUIET, POOL_CHECK_STRAY, POOL_CHECK_LOST, POOL_CHECK_FAILED };
 /* QUIET: nothing is on it, which proves little. FAILED: no answer, or a wrong one; it counts against the server. */
 void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check result, uint64_t now, uint64_t random);
+/*
+ * Other limits, from now on; more than `places` connections there cannot be. What is above a smaller cap is closed, if it
+ * is free or parked, or as it comes back.
+ */
+void pool_adjust(struct pool *pool, const struct pool_limits *limits, uint64_t now);
+/* Another server: what was learnt of the old one is forgotten, and its connections are outdated. */
+void pool_turn(struct pool *pool, uint64_t now);
+void pool_dial_dropped(struct pool *pool, struct pool_conn *conn, uint64_t now); /* the owner has given it up */
+/* Nobody is served any more: who waits is told `outcome` by POOL_FAIL, what is there is closed as it comes back. */
+void pool_retire(struct pool *pool, int outcome, uint64_t now);
+unsigned pool_surplus(const struct pool *pool); /* so many above the cap are to go, those not counted that are going */
 /* Every connection there is now is closed as it comes back, and what is parked comes back now. */
 void pool_outdate(struct pool *pool, uint64_t now);
 /*
@@ -200,9 +214,7 @@ struct pool_action pool_next(struct pool *pool, uint64_t now);
 /* When to call pool_next() again though nothing happens; TIME_NEVER. */
 uint64_t pool_wakeup(const struct pool *pool);
 
-static inline unsigned pool_open(const struct pool *pool) {
-        return pool->limits.max_connections - pool->count[CONN_VACANT];
-}
+static inline unsigned pool_open(const struct pool *pool) { return pool->places - pool->count[CONN_VACANT]; }
 
 /* Health, and why it is not better, from what the pool knows. reason: LESSOR_STATUS_TEXT_SIZE bytes. */
 enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason);

@@ -51,7 +51,7 @@ static bool idle_too_long(const struct pool *pool, const struct pool_conn *conn,
 
 static enum upkeep_verdict judge(struct pool *pool, const struct pool_conn *conn, uint64_t now) {
         struct upkeep *u = &pool->upkeep;
-        if (conn->epoch != pool->epoch)
+        if (conn->epoch != pool->epoch || (pool->draining && pool_surplus(pool)))
                 return UPKEEP_OUTDATED;
         if (conn->retire_at != TIME_NEVER && now >= retire_at(u, conn)) {
                 u->next_retire = now + RETIRE_SPACING_NS;

@@ -64,3 +64,8 @@ void control_page_set_breaker(struct control_page *page, unsigned index, const s
         memcpy(d->breaker_text, breaker->text, sizeof(d->breaker_text));
         atomic_store_explicit(word, (number + 2) << 2 | breaker->state, memory_order_release);
 }
+
+void control_page_remove(struct control_page *page, unsigned index) {
+        atomic_store_explicit((_Atomic uint32_t *)&page->map->database[index].state, LESSOR_CONTROL_ABSENT,
+                              memory_order_release);
+}

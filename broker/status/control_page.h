@@ -20,6 +20,9 @@ struct control_entry {
         uint64_t wait_timeout_ns, socket_timeout_ns;
 };
 
+/* A database in no configuration any more: nobody finds it. */
+void control_page_remove(struct control_page *page, unsigned index);
+
 struct control_breaker {
         enum lessor_breaker state;
         uint64_t retry_at;

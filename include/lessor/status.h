@@ -82,7 +82,7 @@ enum lessor_health {
 
 struct lessor_status_database {
         uint64_t sequence;
-        char name[LESSOR_NAME_SIZE];
+        char name[LESSOR_NAME_SIZE];              /* empty: removed by a reload, nothing to see */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];   /* "127.0.0.1:6379/0", "unix:/run/redis.sock/3" */
         char reason[LESSOR_STATUS_TEXT_SIZE];     /* why it is degraded or failed; empty when it is neither */
         char last_error[LESSOR_STATUS_TEXT_SIZE]; /* the last trouble with this upstream */
@@ -141,6 +141,8 @@ struct lessor_status_header {
         uint64_t sessions;    /* attached now */
         uint64_t sessions_total;
         uint64_t sessions_refused;
+        uint64_t reloads;        /* configurations taken over */
+        uint64_t reloads_failed; /* refused: the log says why */
 };
 
 struct lessor_status {
@@ -354,7 +356,8 @@ static inline void lessor_status_read_overall(const struct lessor_status *s, str
                 if (lessor_status_read_database(s, i, LESSOR_STATUS_NO_HISTOGRAMS, &d) < 0) {
                         memset(&d, 0, offsetof(struct lessor_status_database, wait_time));
                         d.health = LESSOR_HEALTH_FAILED;
-                }
+                } else if (!d.name[0])
+                        continue; /* removed by a reload */
                 lessor_status_add(&o, &d);
         }
         *ret = o;
