@@ -33,6 +33,9 @@ void database_note_error(struct database *db, const char *text) {
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
 void request_free(struct database_request *request) {
+        /* Whatever came of it went by the socket, or will: that is where he is to look. */
+        if (request->ticket != LESSOR_TICKET_NONE)
+                session_memory_mail(request->tenant->memory, request->ticket);
         event_del(&request->timer);
         free(request);
 }
@@ -113,6 +116,9 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
                 break;
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
+                break;
+        case POOL_RESET:
+                handover_reset(db, action->conn, now);
                 break;
         case POOL_RECALL:
                 holders_recall(db, action->conn, now);
@@ -305,6 +311,7 @@ void database_free(struct database *db) {
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
         for (unsigned i = 0; i < db->pool.places; i++) {
                 dial_cancel(db->connections[i].dial);
+                handover_cancel(&db->connections[i]);
                 check_cancel(db->connections[i].check);
                 link_drop(&db->connections[i].link);
         }

@@ -6,12 +6,14 @@
 #include "upstream/check.h"
 #include "upstream/dial.h"
 #include "upstream/link.h"
+#include "upstream/reset.h"
 
 struct connection {
         struct database *database;
         struct pool_conn *conn; /* of the same slot */
         struct dial *dial;      /* while DIALLING */
         struct check *check;    /* while CHECKING */
+        struct reset *reset;    /* while RESETTING */
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
@@ -82,6 +84,11 @@ void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now);
 void upkeep_report(struct database *db, enum lessor_report kind);
 /* A parked connection that is too old, or that nobody has retaken for long, comes back: idle for as long as it was parked. */
 void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
+
+/* handover.c: what becomes of a connection that comes back. */
+enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg);
+void handover_reset(struct database *db, struct pool_conn *conn, uint64_t now); /* carries out POOL_RESET */
+void handover_cancel(struct connection *c);                                     /* a reset under way, if any */
 
 /* holders.c: leases from the grant to their end. */
 void holders_grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now);

@@ -97,6 +97,7 @@ void dialling_lost(struct link *link) {
         struct database *db = c->database;
         uint64_t now = clock_now();
         log_debug("upstream: lost db=%s slot=%u local=%s", name_of(db), c->conn->slot, c->local);
+        handover_cancel(c);
         check_cancel(c->check);
         c->check = NULL;
         if (!c->conn->left)

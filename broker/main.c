@@ -117,8 +117,7 @@ static void log_report(const struct config_report *report) {
 }
 
 /* Keys that are parsed and checked, but that this release does not act on yet: whoever sets one is told. */
-static const enum config_key_id inert[] = {CONFIG_KEY_lease_warn, CONFIG_KEY_lease_timeout, CONFIG_KEY_handover,
-                                           CONFIG_KEY_fd_cache,   CONFIG_KEY_lane_size,     CONFIG_KEY_reply_budget};
+static const enum config_key_id inert[] = {CONFIG_KEY_lane_size, CONFIG_KEY_reply_budget};
 
 static bool is_set(const struct config *config, enum config_key_id id) {
         bool set = config->origin[id].source != CONFIG_SOURCE_DEFAULT;

@@ -82,6 +82,11 @@ static void discard(struct pool *pool, struct pool_conn *conn, enum pool_discard
         move(pool, conn, CONN_CLOSING, now);
 }
 
+static void begin_reset(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        conn->told = false;
+        move(pool, conn, CONN_RESETTING, now);
+}
+
 int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now) {
         unsigned places = limits->places > limits->max_connections ? limits->places : limits->max_connections;
         struct pool_conn *conns = calloc(places, sizeof(*conns));
@@ -114,6 +119,11 @@ static unsigned vacancies(const struct pool *pool) {
         return open < pool->limits.max_connections ? pool->limits.max_connections - open : 0;
 }
 
+/* Connections that will be FREE by themselves, if all goes well. */
+static unsigned coming(const struct pool *pool) {
+        return pool->count[CONN_DIALLING] + pool->count[CONN_RESETTING] + pool->count[CONN_CHECKING];
+}
+
 int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
         struct pool_account *account = waiter->account;
         list_init(&waiter->link);
@@ -124,8 +134,7 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
         if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
                 return pool->refusal;
         /* Whom a place serves now, or as soon as it is dialled, does not wait for anybody: with max_waiters 0, too. */
-        unsigned places =
-                pool->count[CONN_FREE] + pool->count[CONN_DIALLING] + vacancies(pool) + pool->count[CONN_CHECKING];
+        unsigned places = pool->count[CONN_FREE] + coming(pool) + vacancies(pool);
         if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
         if (account->max_waiting && account->waiting >= account->max_waiting)
@@ -196,6 +205,12 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
                 else
                         move(pool, conn, CONN_FREE, now);
                 break;
+        case POOL_RETURN_RESETTABLE:
+                if (conn->lost)
+                        discard(pool, conn, conn->doom, now);
+                else
+                        begin_reset(pool, conn, now);
+                break;
         case POOL_RETURN_DIRTY:
                 discard(pool, conn, conn->lost ? conn->doom : POOL_DISCARD_DIRTY, now);
                 break;
@@ -208,6 +223,17 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
                 discard(pool, conn, POOL_DISCARD_REVOKED, now);
                 break;
         }
+}
+
+void pool_reset_done(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        assert(conn->state == CONN_RESETTING && conn->told);
+        pool->stats.resets++;
+        move(pool, conn, CONN_FREE, now);
+}
+
+void pool_reset_failed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        assert(conn->state == CONN_RESETTING && conn->told);
+        discard(pool, conn, POOL_DISCARD_RESET, now);
 }
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now) {
@@ -383,7 +409,7 @@ static uint64_t dial_at(const struct pool *pool) {
                 return TIME_NEVER;
         if (pool->breaker.state == BREAKER_OPEN)
                 at = pool->breaker.retry_at;
-        else if (pool->count[CONN_DIALLING] >= dials_wanted(pool))
+        else if (coming(pool) >= dials_wanted(pool))
                 return TIME_NEVER;
         return at > rate_next(&pool->rate) ? at : rate_next(&pool->rate);
 }
@@ -410,11 +436,14 @@ static struct pool_waiter *next_waiter(struct pool *pool) {
         return NULL;
 }
 
-/* Does somebody wait whom neither a dial under way nor one about to begin will serve soon? */
+/* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
 static bool wants_back(struct pool *pool, uint64_t now) {
+        /* While it is open nobody is to take a connection, not one of his own either: what is parked comes back. */
+        if (pool->breaker.state != BREAKER_CLOSED)
+                return true;
         if (!pool->waiting || !next_waiter(pool))
                 return false;
-        if (pool->trouble || pool->waiting > pool->count[CONN_DIALLING])
+        if (pool->trouble || pool->waiting > coming(pool))
                 return true;
         const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
         return now - first->since >= DIAL_PATIENCE_NS;
@@ -440,8 +469,8 @@ static struct pool_action set_wanted(struct pool *pool, bool wanted) {
         return (struct pool_action){.type = wanted ? POOL_RECALL : POOL_UNWANT, .conn = conn};
 }
 
-static struct pool_conn *close_untold(struct pool *pool) {
-        list_for_each (&pool->by_state[CONN_CLOSING], it) {
+static struct pool_conn *first_untold(struct pool *pool, enum conn_state state) {
+        list_for_each (&pool->by_state[state], it) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
                 if (!conn->told)
                         return conn;
@@ -530,8 +559,11 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
 
         if (action.type != POOL_NOTHING)
                 return action;
-        if ((action.conn = close_untold(pool))) {
+        if ((action.conn = first_untold(pool, CONN_CLOSING))) {
                 action.type = POOL_CLOSE;
+                action.conn->told = true;
+        } else if ((action.conn = first_untold(pool, CONN_RESETTING))) {
+                action.type = POOL_RESET;
                 action.conn->told = true;
         } else if ((conn = suspect(pool))) {
                 action = begin_check(pool, conn, now);
