@@ -201,7 +201,7 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
         switch (how) {
         case POOL_RETURN_RECALLED:
                 pool->stats.recalls++;
-                /* fallthrough */
+                __attribute__((fallthrough));
         case POOL_RETURN_CLEAN:
                 if (conn->lost)
                         discard(pool, conn, conn->doom, now);
