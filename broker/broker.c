@@ -146,6 +146,7 @@ static int make_database(struct broker *b, struct directory_names *names, unsign
                                            .first_connection = first_connection,
                                            .fd_cache = b->config->fd_cache,
                                            .generation = b->generation,
+                                           .page = &b->page,
                                            .loop = &b->threads[i % b->config->threads].loop,
                                            .ops = &session_database_ops};
         struct control_entry entry = {.name = c->name,

@@ -91,13 +91,11 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
 
 /* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
 
-static void on_dialled(void *userdata, const struct dial_result *result) {
-        struct connection *c = userdata;
+void database_dialled(struct connection *c, const struct dial_result *result) {
         struct database *db = c->database;
         uint64_t now = clock_now();
         int outcome = result->outcome;
 
-        c->dial = NULL;
         if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->links, result->fd) < 0) {
                 fd_close(result->fd);
                 outcome = -ENOMEM;
@@ -119,6 +117,13 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
                             LOG_QUOTE(db->last_error));
         }
         database_pump(db, now);
+}
+
+static void on_dialled(void *userdata, const struct dial_result *result) {
+        struct connection *c = userdata;
+        c->dial = NULL;
+        if (!learn_begin(c, result))
+                database_dialled(c, result);
 }
 
 static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
@@ -367,6 +372,7 @@ void database_free(struct database *db) {
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
                 dial_cancel(db->connections[i].dial);
                 handover_cancel(&db->connections[i]);
+                learn_cancel(&db->connections[i]);
                 link_drop(&db->connections[i].link);
         }
         list_for_each_safe (&db->tenants, it, next)

@@ -16,6 +16,7 @@
 
 struct database;
 struct peer;
+struct control_page;
 
 struct database_request {
         struct letter letter; /* while it travels to the owner's thread */
@@ -46,6 +47,7 @@ struct database_options {
         unsigned first_connection; /* of its records in the status segment */
         unsigned fd_cache;         /* idle fds that a worker keeps */
         uint64_t generation;       /* the instance's: leases are numbered from it */
+        struct control_page *page; /* where its commands are published */
         struct loop *loop;
         const struct database_ops *ops;
 };

@@ -10,7 +10,8 @@ struct connection {
         struct database *database;
         struct pool_conn *conn; /* of the same slot */
         struct dial *dial;
-        struct reset *reset; /* while RESETTING */
+        struct reset *reset;   /* while RESETTING */
+        struct lesson *lesson; /* DIALLING: the server's list of commands is being read */
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
@@ -42,6 +43,7 @@ struct database {
         struct event wake; /* at pool_wakeup() */
         struct list tenants, accounts;
         struct counters counters;
+        enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
 
@@ -55,8 +57,16 @@ static inline struct connection *connection_of(struct database *db, const struct
         return &db->connections[conn->slot];
 }
 
+/* database.c: a dial has ended; takes the fd. */
+void database_dialled(struct connection *c, const struct dial_result *result);
+
+/* learn.c: the server's own list of commands. */
+void learn_wanted(struct database *db);
+bool learn_begin(struct connection *c, const struct dial_result *result); /* true: database_dialled() follows */
+void learn_cancel(struct connection *c);
+
 /* handover.c: what becomes of a connection that comes back. */
-enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg);
+enum pool_return handover_grade(struct database *db, const struct lessor_msg_return *msg);
 void handover_reset(struct database *db, struct pool_conn *conn, uint64_t now); /* carries out POOL_RESET */
 void handover_cancel(struct connection *c);                                     /* a reset under way, if any */
 

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/command.h"
 #include "base/histogram.h"
 
 static const char *memory_map(int fd, uint64_t size, int protection, void **ret) {
@@ -53,6 +54,9 @@ static const char *control_check(struct control *c, uint64_t instance) {
                 return "the control page has entries too small";
         room = table_room(c->size, offsetof(struct lessor_control, database), c->stride);
         c->room = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX;
+        if (page->commands_offset > 0 && page->commands_offset % 8 == 0 &&
+            table_room(c->size, page->commands_offset, sizeof(*c->commands)) >= LESSOR_DATABASES_MAX)
+                c->commands = (const void *)((const char *)page + page->commands_offset);
         return NULL;
 }
 
@@ -150,6 +154,17 @@ const struct lessor_control_database *control_database(const struct control *c, 
                 return NULL;
         db = (const struct lessor_control_database *)(const void *)(table + index * c->stride);
         return __atomic_load_n(&db->state, __ATOMIC_ACQUIRE) == LESSOR_CONTROL_OPEN ? db : NULL;
+}
+
+bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len) {
+        const struct lessor_control_commands *commands = c->commands + index;
+        uint32_t size;
+
+        if (!c->commands || index >= LESSOR_DATABASES_MAX)
+                return false;
+        /* Pairs with the release in control_page_set_commands(): the names are whole, and never change. */
+        size = __atomic_load_n(&commands->size, __ATOMIC_ACQUIRE);
+        return size <= sizeof(commands->names) && command_listed(commands->names, size, name, len);
 }
 
 static uint32_t control_count(const struct control *c) {

@@ -16,7 +16,8 @@ struct control {
         const struct lessor_control *page; /* NULL: not mapped */
         size_t size;
         size_t stride;
-        uint32_t room; /* entries that fit */
+        uint32_t room;                                  /* entries that fit */
+        const struct lessor_control_commands *commands; /* LESSOR_DATABASES_MAX of them; NULL: there are none */
 };
 
 struct segment {
@@ -38,6 +39,8 @@ void segment_unmap(struct segment *s);
 /* The database in use under that number or name; NULL: none. */
 const struct lessor_control_database *control_database(const struct control *c, uint32_t index);
 const struct lessor_control_database *control_find(const struct control *c, const char *name, uint32_t *ret_index);
+/* Does this database's server say of a command that our table does not know that it leaves nothing behind? */
+bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len);
 /* "main, cache, sessions and 10 more", as far as the buffer goes. */
 void control_names(const struct control *c, char *buffer, size_t size);
 
