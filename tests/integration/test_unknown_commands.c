@@ -95,6 +95,7 @@ static struct server *server_start(const char *list) {
 static void server_end(struct server *s) {
         program_end(s->pid, SIGKILL, 5000);
         unlink(s->path);
+        free(s->path);
 }
 
 static void scene_start(struct server *s, struct broker *b, lessor **l, lessor_db **db) {
