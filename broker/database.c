@@ -33,6 +33,9 @@ void database_note_error(struct database *db, const char *text) {
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
 void request_free(struct database_request *request) {
+        /* Whatever came of it went by the socket, or will: that is where he is to look. */
+        if (request->ticket != LESSOR_TICKET_NONE)
+                session_memory_mail(request->tenant->memory, request->ticket);
         event_del(&request->timer);
         free(request);
 }

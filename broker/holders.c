@@ -113,7 +113,12 @@ void holders_grant(struct database *db, struct pool_conn *conn, struct pool_wait
         memcpy(c->site, request->site, sizeof(c->site));
         fill_grant(db, c, request, &message);
         db->counters.last_lease_time = clock_wall();
-        db->o.ops->granted(db->o.loop, request->tenant, &message, c->place->kept ? -1 : c->link.fd);
+        if (c->place->kept && request->ticket != LESSOR_TICKET_NONE) {
+                session_memory_grant(request->tenant->memory, request->ticket, &message.grant);
+                request->ticket = LESSOR_TICKET_NONE;
+        } else {
+                db->o.ops->granted(db->o.loop, request->tenant, &message, c->place->kept ? -1 : c->link.fd);
+        }
         request_free(request);
 }
 

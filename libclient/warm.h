@@ -86,6 +86,11 @@ static inline __attribute__((always_inline)) struct lessor_lease *warm_take_last
         return l;
 }
 
+/* Has a connection of it ever been kept here? Then the next grant may need no fd. */
+static inline bool warm_keeps_any(struct warm_set *set) {
+        return atomic_load_explicit(&set->first, memory_order_relaxed) != NULL;
+}
+
 /* A parked lease, held by the caller from now on; NULL: there is none, or it is wanted by others. */
 struct lessor_lease *warm_take(struct warm_set *set, struct site site);
 
