@@ -17,7 +17,8 @@ struct control {
         const struct lessor_control *page; /* NULL: not mapped */
         size_t size;
         size_t stride;
-        uint32_t room; /* entries that fit */
+        uint32_t room;                                  /* entries that fit */
+        const struct lessor_control_commands *commands; /* LESSOR_DATABASES_MAX of them; NULL: there are none */
 };
 
 struct segment {
@@ -42,6 +43,8 @@ const struct lessor_control_database *control_database(const struct control *c, 
 const struct lessor_control_database *control_find(const struct control *c, const char *name, uint32_t *ret_index);
 /* 0, or LESSOR_E_BREAKER_OPEN with what the broker has written down for it: no use asking. No system call. */
 int control_refusal(const struct lessor_control_database *db, lessor_error *error);
+/* Does this database's server say of a command that our table does not know that it leaves nothing behind? */
+bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len);
 /* "main, cache, sessions and 10 more", as far as the buffer goes. */
 void control_names(const struct control *c, char *buffer, size_t size);
 

@@ -48,6 +48,7 @@ struct lessor_lease {
         struct guard *guard;       /* the fd; NULL: none is kept */
         struct stream stream;
         struct command_trail trail;
+        bool unknown; /* a command was used of which neither our table nor the broker knows anything */
         struct harmless harmless;
         redisContext *context; /* the lease was used raw: its reader is the stream's */
         uint64_t timeout_ns;   /* for each reply */

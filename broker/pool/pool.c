@@ -200,9 +200,8 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
         assert(conn->state == CONN_LEASED);
         switch (how) {
         case POOL_RETURN_RECALLED:
-                pool->stats.recalls++;
-                /* fallthrough */
         case POOL_RETURN_CLEAN:
+                pool->stats.recalls += how == POOL_RETURN_RECALLED;
                 if (conn->lost)
                         discard(pool, conn, conn->doom, now);
                 else
