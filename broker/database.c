@@ -33,6 +33,9 @@ void database_note_error(struct database *db, const char *text) {
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
 void request_free(struct database_request *request) {
+        /* Whatever came of it went by the socket, or will: that is where he is to look. */
+        if (request->ticket != LESSOR_TICKET_NONE)
+                session_memory_mail(request->tenant->memory, request->ticket);
         event_del(&request->timer);
         free(request);
 }
@@ -153,6 +156,9 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
                 break;
+        case POOL_RESET:
+                handover_reset(db, action->conn, now);
+                break;
         case POOL_RECALL:
                 holders_recall(db, action->conn, now);
                 break;
@@ -182,6 +188,7 @@ static void on_lost(struct link *link) {
         struct connection *c = container_of(link, struct connection, link);
         uint64_t now = clock_now();
         log_debug("upstream: lost db=%s slot=%u local=%s", name_of(c->database), c->conn->slot, c->local);
+        handover_cancel(c);
         pool_lost(&c->database->pool, c->conn, now);
         if (c->conn->state == CONN_LEASED) /* nobody is to take it again; one that is held will be returned */
                 holders_recall(c->database, c->conn, now);
@@ -362,6 +369,7 @@ void database_free(struct database *db) {
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
                 dial_cancel(db->connections[i].dial);
+                handover_cancel(&db->connections[i]);
                 link_drop(&db->connections[i].link);
         }
         list_for_each_safe (&db->tenants, it, next)

@@ -26,6 +26,7 @@ struct database_request {
         uint64_t wait_ns;  /* as asked */
         uint64_t deadline; /* set by database_lease() */
         uint64_t number;   /* the worker's for it */
+        uint32_t ticket;   /* where he sleeps; LESSOR_TICKET_NONE: at his socket, or he has been woken */
         int32_t tid;
         char site[LESSOR_SITE_SIZE];
 };

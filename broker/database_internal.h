@@ -4,11 +4,13 @@
 #include "database.h"
 #include "upstream/dial.h"
 #include "upstream/link.h"
+#include "upstream/reset.h"
 
 struct connection {
         struct database *database;
         struct pool_conn *conn; /* of the same slot */
         struct dial *dial;
+        struct reset *reset; /* while RESETTING */
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
@@ -52,6 +54,11 @@ void database_note_error(struct database *db, const char *text);
 static inline struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
         return &db->connections[conn->slot];
 }
+
+/* handover.c: what becomes of a connection that comes back. */
+enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg);
+void handover_reset(struct database *db, struct pool_conn *conn, uint64_t now); /* carries out POOL_RESET */
+void handover_cancel(struct connection *c);                                     /* a reset under way, if any */
 
 /* holders.c: leases from the grant to their end. */
 void holders_grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now);

@@ -46,6 +46,7 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->idle_connections = idle_count(db, now);
         r->dialling_connections = pool->count[CONN_DIALLING];
         r->closing_connections = pool->count[CONN_CLOSING];
+        r->resetting_connections = pool->count[CONN_RESETTING];
         r->peak_connections = pool->stats.peak_open;
         r->waiting = pool->waiting;
         r->peak_waiting = pool->stats.peak_waiting;
@@ -75,6 +76,8 @@ static void snapshot_counters(const struct database *db, struct lessor_status_da
         r->discards_stray = s->discards[POOL_DISCARD_STRAY];
         r->discards_holder = s->discards[POOL_DISCARD_HOLDER];
         r->discards_lost = s->discards[POOL_DISCARD_LOST];
+        r->discards_reset = s->discards[POOL_DISCARD_RESET];
+        r->resets = s->resets;
         r->last_error_time = n->last_error_time;
         r->last_success_time = n->last_success_time;
         r->last_lease_time = n->last_lease_time;

@@ -113,7 +113,12 @@ void holders_grant(struct database *db, struct pool_conn *conn, struct pool_wait
         memcpy(c->site, request->site, sizeof(c->site));
         fill_grant(db, c, request, &message);
         db->counters.last_lease_time = clock_wall();
-        db->o.ops->granted(db->o.loop, request->tenant, &message, c->place->kept ? -1 : c->link.fd);
+        if (c->place->kept && request->ticket != LESSOR_TICKET_NONE) {
+                session_memory_grant(request->tenant->memory, request->ticket, &message.grant);
+                request->ticket = LESSOR_TICKET_NONE;
+        } else {
+                db->o.ops->granted(db->o.loop, request->tenant, &message, c->place->kept ? -1 : c->link.fd);
+        }
         request_free(request);
 }
 
@@ -150,8 +155,7 @@ void database_return(struct database *db, struct tenant *tenant, const struct le
                 tenant_returned(p, kept);
                 return;
         }
-        bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
-        end_lease(db, &db->connections[p->slot], clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, kept, now);
+        end_lease(db, &db->connections[p->slot], handover_grade(db, msg), kept, now);
         database_pump(db, now);
 }
 

@@ -26,7 +26,6 @@ struct session {
         _Atomic uint64_t used[USED_WORDS];            /* databases he ever asked for a lease of */
         bool words;                                   /* LESSOR_FEATURE_WORDS */
         struct tenant *tenants[LESSOR_DATABASES_MAX]; /* the databases': not to be looked into here */
-        unsigned open_requests;
         char program[LESSOR_NAME_SIZE];
 };
 
@@ -113,7 +112,7 @@ static void deliver(struct loop *here, uint64_t id, const union wire_message *me
         struct session *s = find(here, id);
         if (!s)
                 return; /* ended meanwhile; the database hears of that and takes the lease back */
-        s->open_requests--;
+        atomic_fetch_sub_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
         peer_send(&s->peer, message, fd);
 }
 
@@ -291,8 +290,9 @@ static void request_lease(struct session *s, struct database *db, const struct l
         request->wait_ns = msg->wait_ns;
         request->number = msg->header.request;
         request->tid = msg->tid;
+        request->ticket = s->words ? msg->ticket : LESSOR_TICKET_NONE;
         memcpy(request->site, msg->site, sizeof(request->site));
-        s->open_requests++;
+        atomic_fetch_add_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
         atomic_fetch_or_explicit(&s->used[msg->database / 64], UINT64_C(1) << msg->database % 64, memory_order_release);
         if (database_loop(db) == &s->set->loop)
                 database_lease(request);
@@ -312,7 +312,8 @@ static const char *on_lease(struct peer *peer, const struct lessor_msg_lease *ms
                 snprintf(text, sizeof(text), "database `%s`: uid %u is not in its `allow` list",
                          database_config(db)->name, peer->cred.uid);
                 peer_send_error(peer, msg->header.request, LESSOR_E_DENIED, 0, text);
-        } else if (s->open_requests >= LESSOR_REQUESTS_MAX) {
+        } else if (atomic_load_explicit(session_memory_open_requests(s->memory), memory_order_relaxed) >=
+                   LESSOR_REQUESTS_MAX) {
                 peer_send_error(peer, msg->header.request, LESSOR_E_LIMIT, 0,
                                 "too many unanswered requests of one session");
         } else {

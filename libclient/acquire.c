@@ -34,22 +34,10 @@ struct wish {
 
 /* ---- warm ---------------------------------------------------------------------------------------------------------- */
 
-static inline bool needs_attention(const struct warm_set *set) {
-        return atomic_load_explicit(&set->session->attention, memory_order_relaxed) != 0;
-}
-
-static struct lessor_lease *take_warm(struct warm_set *set, struct site site) {
-        struct lessor_lease *l = warm_take(set);
-
-        if (l)
-                warm_note_site(l, site);
-        return l;
-}
-
 /* Without a broker, or before it is worth looking for one again: what is parked serves. */
 static struct lessor_lease *take_without_broker(struct lessor_db *db, struct site site) {
         struct warm_set *set = warm_current(db);
-        return set && session_over(set->session) ? take_warm(set, site) : NULL;
+        return set && session_over(set->session) ? warm_take(set, site) : NULL;
 }
 
 static bool may_attach(struct lessor *client, uint64_t now) {
@@ -73,7 +61,7 @@ static enum ask ask_broker(const struct wish *w, struct session *s, struct warm_
         m.wait_ns = w->wait_ms < 0 ? LESSOR_WAIT_DEFAULT : wait;
         site_text(w->site, m.site);
         result = session_lease(s, &m, time_after(now, time_after(wait, SLACK_NS)), set, ret, error);
-        if (result == ASK_GRANTED && !warm_accept(*ret)) {
+        if (result == ASK_GRANTED && !warm_accept(*ret, w->site)) {
                 warm_give_back(*ret, true); /* not used: the broker has cut it off already */
                 error_set(error, LESSOR_E_CONNECTION, "the broker took the connection back at once");
                 return ASK_UNSENT;
@@ -95,14 +83,12 @@ static enum ask take_from(const struct wish *w, struct session *s, struct lessor
                 error_set(error, -ENOMEM, "out of memory");
                 return ASK_FAILED;
         }
-        *ret = take_warm(set, w->site);
+        *ret = warm_take(set, w->site);
         if (*ret)
                 return ASK_GRANTED;
         result = ask_broker(w, s, set, d, ret, error);
         if (result != ASK_GRANTED)
                 lease_say_where(w->db->name, s->socket, error);
-        else if ((*ret)->slot)
-                warm_note_site(*ret, w->site);
         return result;
 }
 
@@ -141,21 +127,29 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
         return 0;
 }
 
-int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
+static int take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
         struct warm_set *set = warm_current(db);
+        uint64_t now, wait = wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0;
+        struct wish wish = {.db = db, .wait_ms = wait_ms, .site = site};
 
-        if (set && !needs_attention(set) && (*ret = take_warm(set, site)))
+        if (set && warm_is_quiet(&set->session->attention) && (*ret = warm_take(set, site)))
                 return 0;
-        uint64_t now = clock_now(), wait = wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0;
-        struct wish wish = {.db = db, .wait_ms = wait_ms, .now = now, .deadline = now + wait, .site = site};
+        now = clock_now();
+        wish.now = now;
+        wish.deadline = now + wait;
         return take_slowly(&wish, ret, error);
 }
 
-static void give_slowly(struct lessor_lease *l, bool clean) {
+int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
+        *ret = warm_take_last(db, site);
+        return *ret ? 0 : take(db, wait_ms, site, ret, error);
+}
+
+static __attribute__((noinline)) void give_slowly(struct lessor_lease *l, bool clean) {
         NO_CANCEL;
         int keep = errno;
 
-        if (l->epoch == fork_epoch() && needs_attention(l->set)) {
+        if (l->epoch == fork_epoch() && !warm_is_quiet(l->attention)) {
                 session_look(l->set->session);
                 if (clean && l->slot && warm_park(l))
                         return;
@@ -170,16 +164,23 @@ static void restore(struct lessor_lease *l) {
         l->touched = false;
 }
 
-void lease_give(struct lessor_lease *l) {
-        bool clean = !l->touched;
+static __attribute__((noinline)) void give_touched(struct lessor_lease *l) {
+        bool clean = l->epoch == fork_epoch() && lease_clean(l);
 
-        if (l->touched && l->epoch == fork_epoch() && lease_clean(l)) {
+        if (clean)
                 restore(l);
-                clean = true;
-        }
-        if (!clean || !l->slot || l->epoch != fork_epoch() || needs_attention(l->set) || !warm_park(l))
+        if (!clean || !l->slot || !warm_is_quiet(l->attention) || !warm_park(l))
                 give_slowly(l, clean);
 }
+
+static inline void give(struct lessor_lease *l) {
+        if (__builtin_expect(l->touched, 0))
+                give_touched(l);
+        else if (l->epoch != fork_epoch() || !l->slot || !warm_is_quiet(l->attention) || !warm_park(l))
+                give_slowly(l, true);
+}
+
+void lease_give(struct lessor_lease *l) { give(l); }
 
 /* As x was before the exchange that came to nothing: not a byte of it was sent. */
 static bool is_unsent(const struct exchange *x, int r) {
@@ -209,7 +210,8 @@ int lease_exchange_once(struct lessor_db *db, int wait_ms, struct site site, str
         return r;
 }
 
-lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
+static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, int wait_ms, struct site site,
+                                                              lessor_error *error) {
         lessor_error local;
         lessor_lease *l;
 
@@ -220,10 +222,20 @@ lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, in
                 error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
                 return NULL;
         }
-        return lease_take(db, wait_ms, (struct site){.file = file, .line = line}, &l, error) == 0 ? l : NULL;
+        return take(db, wait_ms, site, &l, error) == 0 ? l : NULL;
+}
+
+lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
+        struct site site = {.file = file, .line = line};
+        lessor_lease *l = db && wait_ms >= LESSOR_WAIT_CONFIGURED ? warm_take_last(db, site) : NULL;
+
+        if (__builtin_expect(!l, 0))
+                return acquire_slowly(db, wait_ms, site, error);
+        error_clear(error);
+        return l;
 }
 
 void lessor_release(lessor_lease *l) {
         if (l)
-                lease_give(l);
+                give(l);
 }

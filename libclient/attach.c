@@ -110,7 +110,7 @@ static int attach_map(struct session *s, const struct lessor_msg_attached *m, st
                 return error_set(error, LESSOR_E_PROTOCOL, "the broker on %s does not fit this library: %s", s->socket,
                                  wrong);
         if (!(m->features & LESSOR_FEATURE_WORDS))
-                s->segment.words = 0;
+                s->segment.words = 0, s->segment.tickets = NULL;
         s->by_word = calloc(s->segment.words > 0 ? s->segment.words : 1, sizeof(struct lessor_lease *));
         if (!s->by_word)
                 return error_set(error, -ENOMEM, "out of memory");

@@ -78,13 +78,17 @@ const char *control_map(int fd, uint64_t size, uint64_t instance, struct control
 static const char *segment_check_words(struct segment *s) {
         char *start = (char *)s->base;
 
-        if (s->base->words_offset % sizeof(struct lessor_slot) != 0 || s->base->sites_offset % 8 != 0)
+        if (s->base->words_offset % sizeof(struct lessor_slot) != 0 || s->base->sites_offset % 8 != 0 ||
+            s->base->tickets_offset % sizeof(struct lessor_ticket) != 0)
                 return "the session segment has its words out of place";
         if (s->base->words_offset > 0 &&
             table_room(s->size, s->base->words_offset, sizeof(struct lessor_slot)) >= s->base->words) {
                 s->slots = (struct lessor_slot *)(void *)(start + s->base->words_offset);
                 s->words = s->base->words;
         }
+        if (s->base->tickets_offset > 0 &&
+            table_room(s->size, s->base->tickets_offset, sizeof(struct lessor_ticket)) >= LESSOR_TICKETS)
+                s->tickets = (struct lessor_ticket *)(void *)(start + s->base->tickets_offset);
         if (s->base->sites_offset > 0 && table_room(s->size, s->base->sites_offset, LESSOR_SITE_SIZE) >= LESSOR_SITES)
                 s->sites = (char(*)[LESSOR_SITE_SIZE])(void *)(start + s->base->sites_offset);
         return NULL;

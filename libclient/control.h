@@ -26,6 +26,7 @@ struct segment {
         uint32_t databases;
         struct lessor_slot *slots;       /* NULL: there are no words */
         uint32_t words;                  /* slots */
+        struct lessor_ticket *tickets;   /* LESSOR_TICKETS of them; NULL: none */
         char (*sites)[LESSOR_SITE_SIZE]; /* LESSOR_SITES of them; NULL: no room for call sites */
 };
 

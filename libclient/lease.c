@@ -37,6 +37,11 @@ bool lease_clean(const struct lessor_lease *l) {
         return !l->broken && !l->context && stream_even(&l->stream) && command_trail_clean(&l->trail);
 }
 
+/* Raw use shows us neither its requests nor whether they went out whole: nothing can be said of it. */
+bool lease_resettable(const struct lessor_lease *l) {
+        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_resettable(&l->trail);
+}
+
 int lease_check(const struct lessor_lease *l, const char *function, lessor_error *error) {
         if (!l)
                 return error_argument(error, function, "lease", "is NULL");

@@ -28,20 +28,22 @@ struct harmless {
 struct warm_set;
 
 struct lessor_lease {
-        /* What every acquire and release touches stands together. */
+        /* What every acquire and release touches stands together: one cache line, no more than one load away. */
+        struct lessor_slot *slot;     /* in the session segment; NULL: cold, given back by message and freed */
+        const atomic_uint *attention; /* the session's */
+        uint64_t held;                /* its word's value, while held */
+        uint64_t sampled;             /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
+        struct site site;             /* noted in the slot; likewise tid */
+        int32_t tid;
+        uint32_t epoch; /* the process it belongs to */
+        bool busy;      /* held by a thread */
+        bool touched;   /* used since it was taken: only then is there anything to prove, or to restore */
+
         struct warm_set *set;
-        struct lessor_slot *slot;  /* in the session segment; NULL: cold, given back by message and freed */
-        uint64_t held;             /* its word's value, while held */
-        uint64_t sampled;          /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
-        struct site site;          /* noted in the slot */
-        uint32_t epoch;            /* the process it belongs to */
-        bool busy;                 /* held by a thread */
-        bool touched;              /* used since it was taken: only then is there anything to prove, or to restore */
+        struct lessor_lease *next; /* in its set */
         uint64_t last_used;        /* CLOCK_MONOTONIC of the last exchange; 0: none since it was granted */
         int broken;                /* 0, or the code of the error after which replies can no longer be told apart */
-        struct lessor_lease *next; /* in its set */
-
-        struct guard *guard; /* the fd; NULL: none is kept */
+        struct guard *guard;       /* the fd; NULL: none is kept */
         struct stream stream;
         struct command_trail trail;
         struct harmless harmless;
@@ -57,6 +59,8 @@ int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lesso
 void lease_give(struct lessor_lease *l);
 
 bool lease_clean(const struct lessor_lease *l); /* the clean proof */
+/* State is left at most, and RESET undoes it. */
+bool lease_resettable(const struct lessor_lease *l);
 /* Puts in front of the text where it happened. */
 void lease_say_where(const char *database, const char *socket, lessor_error *error);
 

@@ -104,7 +104,8 @@ static bool pipe_allows(const lessor_pipe *p, const struct command *c) {
                 if (strlen(refused[i]) == len && strncasecmp(refused[i], name, len) == 0)
                         return false;
         effect = command_effect(name, len);
-        return !(p->flags & LESSOR_ATOMIC) || effect == COMMAND_HARMLESS || effect == COMMAND_STATE;
+        return !(p->flags & LESSOR_ATOMIC) || effect == COMMAND_HARMLESS || effect == COMMAND_STATE ||
+               effect == COMMAND_STICKY;
 }
 
 static int pipe_take(lessor_pipe *p, struct command *c) {

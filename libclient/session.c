@@ -24,6 +24,7 @@
 #include "base/fdpass.h"
 #include "error.h"
 #include "io.h"
+#include "ticket.h"
 #include "warm.h"
 
 #define GRACE_NS (100 * NS_PER_MS) /* for the answer to CANCEL */
@@ -36,6 +37,7 @@ struct waiter {
         uint64_t request;
         uint32_t database;
         pthread_cond_t wake;
+        uint32_t ticket; /* where it sleeps; LESSOR_TICKET_NONE: on `wake`, or at the socket */
         bool done;
         enum ask result;
         struct warm_set *set;       /* where the lease will belong */
@@ -88,6 +90,12 @@ struct session *session_unref(struct session *s) {
         return NULL;
 }
 
+static void waiter_wake(struct session *s, struct waiter *w) {
+        if (w->ticket != LESSOR_TICKET_NONE)
+                ticket_wake(s, w->ticket);
+        pthread_cond_signal(&w->wake);
+}
+
 /* Lock held. The fd is shut down, not closed: others may be polling it; that wakes them, and tells the broker. */
 static void session_end_locked(struct session *s, int code, const char *why) {
         if (session_over(s))
@@ -97,7 +105,7 @@ static void session_end_locked(struct session *s, int code, const char *why) {
         atomic_store_explicit(&s->attention, 1, memory_order_relaxed);
         shutdown(s->fd, SHUT_RDWR);
         list_for_each (&s->waiters, it)
-                pthread_cond_signal(&container_of(it, struct waiter, link)->wake);
+                waiter_wake(s, container_of(it, struct waiter, link));
 }
 
 /* 0, or -errno; waits at most until the deadline for a broker that is slow to read. */
@@ -121,10 +129,10 @@ static struct waiter *session_find(struct session *s, uint64_t request) {
         return NULL;
 }
 
-static void waiter_answer(struct waiter *w, enum ask result) {
+static void waiter_answer(struct session *s, struct waiter *w, enum ask result) {
         w->result = result;
         w->done = true;
-        pthread_cond_signal(&w->wake);
+        waiter_wake(s, w);
 }
 
 /* A grant that nobody waits for, or whose fd did not arrive: unused, so clean. Cannot wait: the lock is held. */
@@ -153,7 +161,7 @@ static const char *session_granted(struct session *s, const struct lessor_msg_gr
         r = warm_granted(s, w->set, g, fd, &w->lease);
         if (r == 0) {
                 s->granted++;
-                waiter_answer(w, ASK_GRANTED);
+                waiter_answer(s, w, ASK_GRANTED);
                 return NULL;
         }
         if (r == -EPROTO)
@@ -161,7 +169,7 @@ static const char *session_granted(struct session *s, const struct lessor_msg_gr
         session_give_back(s, g, false);
         error_set(w->error, r, "%s",
                   r == -EMFILE ? "no fd free for the granted connection: raise RLIMIT_NOFILE" : "out of memory");
-        waiter_answer(w, ASK_FAILED);
+        waiter_answer(s, w, ASK_FAILED);
         return NULL;
 }
 
@@ -171,7 +179,7 @@ static void session_refused(struct session *s, const struct lessor_msg_error *e)
         if (w) {
                 error_set(w->error, e->outcome, "%s", e->text);
                 error_retry(w->error, e->retry_ns);
-                waiter_answer(w, ASK_REFUSED);
+                waiter_answer(s, w, ASK_REFUSED);
         }
         if (e->flags & LESSOR_FATAL)
                 session_end_locked(s, e->outcome, e->text);
@@ -316,20 +324,86 @@ static bool session_follow(struct session *s, struct waiter *w, uint64_t deadlin
         return pthread_cond_timedwait(&w->wake, &s->lock, &t) == 0;
 }
 
+/* Lock held. What stands at this ticket has been granted to nobody who waits, or to its asker. */
+static void session_take_ticket(struct session *s, uint32_t ticket, uint32_t database) {
+        struct lessor_msg_grant g = ticket_grant(s, ticket, database);
+        const char *wrong = session_granted(s, &g, -1);
+
+        if (wrong)
+                session_malformed(s, wrong);
+}
+
+/* Lock held. Answers at tickets whose askers have left. */
+static void session_take_orphans(struct session *s) {
+        for (uint32_t left = s->tickets_orphaned; left; left &= left - 1) {
+                uint32_t ticket = (uint32_t)__builtin_ctz(left);
+                uint32_t state = ticket_state(s, ticket);
+                if (state == LESSOR_TICKET_EMPTY)
+                        continue;
+                s->tickets_orphaned &= ~(UINT32_C(1) << ticket);
+                ticket_free(s, ticket);
+                if (state != LESSOR_TICKET_GRANTED) /* the message will be dealt with as it comes */
+                        continue;
+                s->orphans--;
+                session_attend(s);
+                session_take_ticket(s, ticket, s->ticket_database[ticket]);
+        }
+}
+
+/* Lock held, but not while it sleeps. False: the deadline has passed. */
+static bool session_at_ticket(struct session *s, struct waiter *w, uint64_t deadline) {
+        uint32_t state = ticket_state(s, w->ticket);
+        uint64_t left;
+
+        if (state == LESSOR_TICKET_GRANTED) {
+                session_take_ticket(s, w->ticket, w->database);
+                return true;
+        }
+        if (state != LESSOR_TICKET_EMPTY) {
+                ticket_free(s, w->ticket);
+                w->ticket = LESSOR_TICKET_NONE;
+                return true;
+        }
+        left = deadline == TIME_NEVER ? TIME_NEVER : time_left(clock_now(), deadline);
+        if (left == 0)
+                return false;
+        pthread_mutex_unlock(&s->lock);
+        ticket_sleep(s, w->ticket, left);
+        pthread_mutex_lock(&s->lock);
+        if (ticket_state(s, w->ticket) == LESSOR_TICKET_EMPTY && !s->reading && !session_over(s))
+                session_drain(s); /* has the broker gone away? */
+        return true;
+}
+
 /* Lock held. Until the answer is there, the session is over, or the deadline has passed. */
 static void session_await(struct session *s, struct waiter *w, uint64_t deadline) {
         bool in_time = true, first = true;
 
         while (in_time && !w->done && !session_over(s)) {
+                if (w->ticket != LESSOR_TICKET_NONE) {
+                        in_time = session_at_ticket(s, w, deadline);
+                        continue;
+                }
                 in_time = s->reading ? session_follow(s, w, deadline) : session_read(s, first, deadline);
                 first = false;
         }
 }
 
+/* Lock held. Those who sleep at tickets are not those who read: they come to the socket when they are told to. */
+static void session_call_reader(struct session *s) {
+        list_for_each (&s->waiters, it) {
+                struct waiter *w = container_of(it, struct waiter, link);
+                if (w->ticket == LESSOR_TICKET_NONE) {
+                        pthread_cond_signal(&w->wake);
+                        return;
+                }
+        }
+}
+
 /* Lock held. Whoever leaves hands the reader's role on; an idle session with orphans is ended, see above. */
 static void session_settle(struct session *s) {
-        if (!s->reading && !list_empty(&s->waiters))
-                pthread_cond_signal(&container_of(list_first(&s->waiters), struct waiter, link)->wake);
+        if (!s->reading)
+                session_call_reader(s);
         if (s->orphans > 0 && s->granted == 0 && list_empty(&s->waiters))
                 session_end_locked(s, LESSOR_E_UNAVAILABLE,
                                    "the broker did not answer in time; the session was given up");
@@ -339,7 +413,7 @@ static int waiter_init(struct waiter *w, uint32_t database, struct warm_set *set
         pthread_condattr_t attributes;
         int r;
 
-        *w = (struct waiter){.database = database, .set = set, .error = error};
+        *w = (struct waiter){.database = database, .ticket = LESSOR_TICKET_NONE, .set = set, .error = error};
         list_init(&w->link);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -360,15 +434,31 @@ static enum ask session_join(struct session *s, struct waiter *w) {
                 return ASK_FAILED;
         }
         w->request = ++s->last_request;
+        /* Who has no fd yet will get one, by message. */
+        if (warm_keeps_any(w->set))
+                w->ticket = ticket_take(s);
         list_push_back(&s->waiters, &w->link);
         s->n_waiters++;
         return ASK_GRANTED;
+}
+
+/* Lock held. Answered, or never asked: free. Else the broker still may write to it. */
+static void session_leave_ticket(struct session *s, struct waiter *w, bool sent) {
+        if (w->ticket == LESSOR_TICKET_NONE)
+                return;
+        if (w->done || !sent || session_over(s)) {
+                ticket_free(s, w->ticket);
+        } else {
+                s->tickets_orphaned |= UINT32_C(1) << w->ticket;
+                s->ticket_database[w->ticket] = w->database;
+        }
 }
 
 /* Lock held. */
 static enum ask session_leave(struct session *s, struct waiter *w, bool sent) {
         list_remove(&w->link);
         s->n_waiters--;
+        session_leave_ticket(s, w, sent);
         if (!w->done && session_over(s)) {
                 w->result = sent ? ASK_FAILED : ASK_UNSENT;
                 error_set(w->error, atomic_load(&s->over), "%s", s->why);
@@ -427,6 +517,7 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
         if (result == ASK_GRANTED) {
                 wire_init(&m, LESSOR_MSG_LEASE, w.request);
                 message->header = m.header;
+                message->ticket = w.ticket;
                 m.lease = *message;
                 result = session_ask(s, &w, &m, deadline);
         }
@@ -449,6 +540,7 @@ void session_return(struct session *s, struct lessor_msg_return *message) {
                 session_lost(s, r);
         pthread_mutex_lock(&s->lock);
         s->granted--;
+        session_take_orphans(s);
         if (s->orphans > 0 && !s->reading && !session_over(s))
                 session_drain(s);
         session_settle(s);
@@ -467,6 +559,7 @@ void session_report(struct session *s, struct lessor_msg_report *message) {
 
 void session_look(struct session *s) {
         pthread_mutex_lock(&s->lock);
+        session_take_orphans(s);
         if (!s->reading && !session_over(s))
                 session_drain(s);
         session_settle(s);

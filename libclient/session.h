@@ -53,6 +53,9 @@ struct session {
         bool reading;         /* a thread is in poll or recvmsg: it hands answers to whoever asked */
         struct list waiters;
         unsigned n_waiters;
+        uint32_t tickets_taken;    /* by waiters and orphans, a bit each */
+        uint32_t tickets_orphaned; /* their askers have left; likewise whose database it was */
+        uint32_t ticket_database[LESSOR_TICKETS + 1];
         unsigned orphans; /* requests whose asker has left and whose answer is still to come */
         unsigned granted; /* leases granted and not given back, parked ones included */
         uint64_t last_request;

@@ -17,76 +17,48 @@
 #include "base/clock.h"
 #include "error.h"
 
-/* Where this thread found its last lease: most threads use one. In the static TLS block: no call to find it. */
-static _Thread_local struct {
-        uint64_t serial; /* of the set: an address may be used again */
-        struct lessor_lease *lease;
-} hint __attribute__((tls_model("initial-exec")));
-
-static _Thread_local struct {
-        uint32_t epoch;
-        int32_t tid;
-} self __attribute__((tls_model("initial-exec")));
-
-static _Atomic uint64_t serials;
+_Thread_local struct warm_hint warm_hint __attribute__((tls_model("initial-exec")));
+_Atomic uint32_t warm_sets_freed;
 
 int32_t warm_thread_id(void) {
         uint32_t now = fork_epoch();
 
-        if (self.tid == 0 || self.epoch != now) {
-                self.tid = (int32_t)syscall(SYS_gettid);
-                self.epoch = now;
-        }
-        return self.tid;
+        if (warm_hint.tid == 0 || warm_hint.epoch != now)
+                warm_hint = (struct warm_hint){.epoch = now, .tid = (int32_t)syscall(SYS_gettid)};
+        return warm_hint.tid;
 }
 
 /* ---- taking and parking -------------------------------------------------------------------------------------------- */
 
-static void warm_began(struct lessor_lease *l) {
-        l->sampled = slot_retaken(l->slot) ? clock_now() : 0;
-        l->busy = true;
+static void warm_remember(struct lessor_lease *l) {
+        warm_hint.tid = warm_thread_id();
+        warm_hint.set = l->set;
+        warm_hint.lease = l;
+        warm_hint.freed = atomic_load(&warm_sets_freed);
 }
 
-static struct lessor_lease *warm_search(struct warm_set *set) {
+struct lessor_lease *warm_take(struct warm_set *set, struct site site) {
         /* Acquire, pairs with the release in warm_add(). */
         struct lessor_lease *l = atomic_load_explicit(&set->first, memory_order_acquire);
 
-        for (; l; l = l->next) {
-                if (!word_retake(&l->slot->word, &l->held))
-                        continue;
-                hint.serial = set->serial;
-                hint.lease = l;
-                return l;
-        }
-        return NULL;
-}
-
-struct lessor_lease *warm_take(struct warm_set *set) {
-        struct lessor_lease *l = hint.lease;
-
-        if (hint.serial != set->serial || !word_retake(&l->slot->word, &l->held))
-                l = warm_search(set);
-        if (l)
-                warm_began(l);
+        while (l && !word_retake(&l->slot->word, &l->held))
+                l = l->next;
+        if (!l)
+                return NULL;
+        warm_began(l);
+        warm_remember(l);
+        warm_note(l, site, warm_hint.tid);
         return l;
 }
 
-static void warm_sample(struct lessor_lease *l) {
+void warm_measure(struct lessor_lease *l) { l->sampled = clock_now(); }
+
+void warm_sample(struct lessor_lease *l) {
         uint64_t held_ns = clock_now() - l->sampled;
 
         slot_held_for(l->slot, held_ns);
         segment_count_hold(&l->set->session->segment, l->set->database, held_ns);
         l->sampled = 0;
-}
-
-bool warm_park(struct lessor_lease *l) {
-        if (l->sampled)
-                warm_sample(l);
-        l->busy = false;
-        if (word_park(&l->slot->word, l->held) == WORD_PARKED)
-                return true;
-        l->busy = true; /* WANTED, or the broker has ended it: in both cases to be told */
-        return false;
 }
 
 /* ---- giving back --------------------------------------------------------------------------------------------------- */
@@ -115,6 +87,7 @@ static void warm_set_free(struct warm_set *set) {
                 free(l);
         }
         session_unref(set->session);
+        atomic_fetch_add(&warm_sets_freed, 1);
         free(set);
 }
 
@@ -126,6 +99,12 @@ static void warm_set_released(struct warm_set *set) {
                 warm_set_free(set);
 }
 
+static uint32_t lease_proof(const struct lessor_lease *l, bool clean) {
+        if (clean)
+                return LESSOR_RETURN_CLEAN;
+        return lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0;
+}
+
 void warm_give_back(struct lessor_lease *l, bool clean) {
         struct warm_set *set = l->set;
         bool mine = l->epoch == fork_epoch(), cold = !l->slot;
@@ -135,7 +114,7 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
                 .slot = l->grant.slot,
                 .generation = l->grant.generation,
                 .lease = l->grant.lease,
-                .flags = (clean ? LESSOR_RETURN_CLEAN : 0) | (kept ? LESSOR_RETURN_KEPT : 0),
+                .flags = lease_proof(l, clean) | (kept ? LESSOR_RETURN_KEPT : 0),
                 .requests = l->stream.requests,
                 .replies = l->stream.replies,
         };
@@ -225,7 +204,6 @@ static struct warm_set *warm_set_new(struct lessor_db *db, struct session *s, ui
         set->control = control;
         set->database = database;
         set->epoch = s->epoch;
-        set->serial = atomic_fetch_add_explicit(&serials, 1, memory_order_relaxed) + 1;
         memcpy(set->name, db->name, sizeof(set->name));
         return set;
 }
@@ -256,12 +234,11 @@ struct warm_set *warm_set_for(struct lessor_db *db, struct session *s, uint32_t 
 /* ---- grants -------------------------------------------------------------------------------------------------------- */
 
 static struct lessor_lease *lease_new(struct warm_set *set) {
-        struct lessor_lease *l = calloc(1, sizeof(*l));
+        const size_t line = 64;
+        struct lessor_lease *l = aligned_alloc(line, (sizeof(*l) + line - 1) / line * line);
 
-        if (l) {
-                l->set = set;
-                l->epoch = set->epoch;
-        }
+        if (l)
+                *l = (struct lessor_lease){.set = set, .epoch = set->epoch, .attention = &set->session->attention};
         return l;
 }
 
@@ -383,14 +360,14 @@ bool warm_orphaned(struct session *s, const struct lessor_msg_grant *g, int fd) 
         return false;
 }
 
-bool warm_accept(struct lessor_lease *l) {
-        if (l->slot && !word_accept(&l->slot->word, l->held))
+bool warm_accept(struct lessor_lease *l, struct site site) {
+        if (!l->slot)
+                return true;
+        if (!word_accept(&l->slot->word, l->held))
                 return false;
-        if (l->slot) {
-                hint.serial = l->set->serial;
-                hint.lease = l;
-                l->sampled = clock_now(); /* of those that come from the broker, each */
-        }
+        l->sampled = clock_now(); /* of those that come from the broker, each is measured */
+        warm_remember(l);
+        warm_note_site(l, site, warm_hint.tid);
         return true;
 }
 
@@ -462,13 +439,9 @@ static uint32_t site_number(struct session *s, struct site site) {
         return number;
 }
 
-void warm_note_site(struct lessor_lease *l, struct site site) {
-        struct session *s = l->set->session;
-        int32_t tid = warm_thread_id();
-
+void warm_note_site(struct lessor_lease *l, struct site site, int32_t tid) {
         atomic_store_explicit(&l->slot->tid, (uint32_t)tid, memory_order_relaxed);
-        if (l->site.file == site.file && l->site.line == site.line)
-                return;
-        atomic_store_explicit(&l->slot->site, site_number(s, site), memory_order_relaxed);
+        atomic_store_explicit(&l->slot->site, site_number(l->set->session, site), memory_order_relaxed);
+        l->tid = tid;
         l->site = site;
 }

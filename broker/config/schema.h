@@ -100,8 +100,8 @@ X(lease_warn, DURATION, 0, CONFIG_S(31536000), "60s", "seconds", NULL, LIVE,
 X(lease_timeout, DURATION, 0, CONFIG_S(31536000), "0s", "seconds", NULL, LIVE,
   "leases held for longer are cut off; 0: never")
 X(handover, HANDOVER, 0, 2, "auto", "", NULL, LIVE,
-  "how a connection without the proof that it is clean is made fit for the next worker: `reset` it, `close` and dial, "
-  "or `auto`: what is safe for this server")
+  "what becomes of a connection that comes back with state on it: `close` it and dial; `reset` it, which only databases "
+  "without a password allow; `auto`: what is safe for this database")
 X(allow, ALLOW, 0, 0, "everyone", "", NULL, LIVE,
   "who may lease: {users: [names or numbers], groups: [names or numbers]}, or `everyone` who may connect to the socket")
 #undef X

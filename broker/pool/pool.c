@@ -57,6 +57,11 @@ static void discard(struct pool *pool, struct pool_conn *conn, enum pool_discard
         move(pool, conn, CONN_CLOSING, now);
 }
 
+static void begin_reset(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        conn->told = false;
+        move(pool, conn, CONN_RESETTING, now);
+}
+
 int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now) {
         struct pool_conn *conns = calloc(limits->max_connections, sizeof(*conns));
         if (!conns)
@@ -80,13 +85,16 @@ void pool_deinit(struct pool *pool) {
         pool->conns = NULL;
 }
 
+/* Connections that will be FREE by themselves, if all goes well. */
+static unsigned coming(const struct pool *pool) { return pool->count[CONN_DIALLING] + pool->count[CONN_RESETTING]; }
+
 int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
         struct pool_account *account = waiter->account;
         list_init(&waiter->link);
         if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
                 return pool->refusal;
         /* Whom a place serves now, or as soon as it is dialled, does not wait for anybody: with max_waiters 0, too. */
-        unsigned places = pool->count[CONN_FREE] + pool->count[CONN_DIALLING] + pool->count[CONN_VACANT];
+        unsigned places = pool->count[CONN_FREE] + coming(pool) + pool->count[CONN_VACANT];
         if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
         if (account->max_waiting && account->waiting >= account->max_waiting)
@@ -156,6 +164,12 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
                 else
                         move(pool, conn, CONN_FREE, now);
                 break;
+        case POOL_RETURN_RESETTABLE:
+                if (conn->lost)
+                        discard(pool, conn, POOL_DISCARD_LOST, now);
+                else
+                        begin_reset(pool, conn, now);
+                break;
         case POOL_RETURN_DIRTY:
                 discard(pool, conn, conn->lost ? POOL_DISCARD_LOST : POOL_DISCARD_DIRTY, now);
                 break;
@@ -168,6 +182,17 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
                 discard(pool, conn, POOL_DISCARD_REVOKED, now);
                 break;
         }
+}
+
+void pool_reset_done(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        assert(conn->state == CONN_RESETTING && conn->told);
+        pool->stats.resets++;
+        move(pool, conn, CONN_FREE, now);
+}
+
+void pool_reset_failed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        assert(conn->state == CONN_RESETTING && conn->told);
+        discard(pool, conn, POOL_DISCARD_RESET, now);
 }
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now) {
@@ -232,10 +257,10 @@ void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
         move(pool, conn, CONN_VACANT, now);
 }
 
-/* A dial is worth starting while more are waiting than being dialled for; one at a time while dials fail. */
+/* A dial is worth starting while more are waiting than a connection is on its way for; one at a time while dials fail. */
 static bool may_dial(const struct pool *pool, uint64_t now) {
         unsigned wanted = pool->trouble && pool->waiting > 1 ? 1 : pool->waiting;
-        return pool->count[CONN_DIALLING] < wanted && pool->count[CONN_VACANT] > 0 && now >= pool->next_dial;
+        return coming(pool) < wanted && pool->count[CONN_VACANT] > 0 && now >= pool->next_dial;
 }
 
 static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
@@ -260,11 +285,11 @@ static struct pool_waiter *next_waiter(struct pool *pool) {
         return NULL;
 }
 
-/* Does somebody wait whom neither a dial under way nor one about to begin will serve soon? */
+/* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
 static bool wants_back(struct pool *pool, uint64_t now) {
         if (!pool->waiting || !next_waiter(pool))
                 return false;
-        if (pool->trouble || pool->waiting > pool->count[CONN_DIALLING])
+        if (pool->trouble || pool->waiting > coming(pool))
                 return true;
         const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
         return now - first->since >= DIAL_PATIENCE_NS;
@@ -290,8 +315,8 @@ static struct pool_action set_wanted(struct pool *pool, bool wanted) {
         return (struct pool_action){.type = wanted ? POOL_RECALL : POOL_UNWANT, .conn = conn};
 }
 
-static struct pool_conn *close_untold(struct pool *pool) {
-        list_for_each (&pool->by_state[CONN_CLOSING], it) {
+static struct pool_conn *first_untold(struct pool *pool, enum conn_state state) {
+        list_for_each (&pool->by_state[state], it) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
                 if (!conn->told)
                         return conn;
@@ -302,8 +327,11 @@ static struct pool_conn *close_untold(struct pool *pool) {
 struct pool_action pool_next(struct pool *pool, uint64_t now) {
         struct pool_action action = {.type = POOL_NOTHING};
 
-        if ((action.conn = close_untold(pool))) {
+        if ((action.conn = first_untold(pool, CONN_CLOSING))) {
                 action.type = POOL_CLOSE;
+                action.conn->told = true;
+        } else if ((action.conn = first_untold(pool, CONN_RESETTING))) {
+                action.type = POOL_RESET;
                 action.conn->told = true;
         } else if (pool->waiting && pool->count[CONN_FREE] && (action.waiter = next_waiter(pool))) {
                 action.type = POOL_GRANT;
@@ -333,7 +361,7 @@ uint64_t pool_wakeup(const struct pool *pool) {
         uint64_t at = TIME_NEVER;
         if (!pool->waiting)
                 return at;
-        if (pool->count[CONN_VACANT] > 0 && pool->count[CONN_DIALLING] == 0)
+        if (pool->count[CONN_VACANT] > 0 && coming(pool) == 0)
                 at = pool->next_dial;
         if (pool->wanted < pool->count[CONN_LEASED]) {
                 const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);

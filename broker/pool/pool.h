@@ -41,6 +41,7 @@ enum pool_discard {
         POOL_DISCARD_HOLDER,
         POOL_DISCARD_LOST,
         POOL_DISCARD_REVOKED,
+        POOL_DISCARD_RESET,
         POOL_DISCARDS
 };
 
@@ -61,7 +62,7 @@ struct pool_conn {
         struct pool_account *account; /* LEASED: the holder's */
         bool lost;                    /* LEASED: its socket ended under the holder */
         bool wanted;                  /* LEASED: POOL_RECALL has been said */
-        bool told;                    /* CLOSING: POOL_CLOSE has been said */
+        bool told;                    /* CLOSING, RESETTING: POOL_CLOSE, POOL_RESET has been said */
         bool replacing;               /* the next dial of this place makes up for a discarded connection */
 };
 
@@ -79,7 +80,7 @@ struct pool_limits {
 };
 
 struct pool_stats {
-        uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations;
+        uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations, resets;
         uint64_t discards[POOL_DISCARDS];
         unsigned peak_open, peak_waiting;
         struct lessor_status_histogram wait_time, hold_time;
@@ -109,6 +110,7 @@ enum pool_action_type {
         POOL_FAIL,   /* tell `waiter`, which has left the queue, of `outcome` */
         POOL_DIAL,   /* establish `conn`; then pool_dialled() or pool_dial_failed() */
         POOL_CLOSE,  /* close the socket of `conn`; then pool_closed() */
+        POOL_RESET,  /* reset `conn` and prove it; then pool_reset_done() or pool_reset_failed() */
         POOL_RECALL, /* ask for `conn` back: pool_return() if it was parked; else its holder will return it */
         POOL_UNWANT, /* nobody waits for `conn` any more: its holder may keep it */
 };
@@ -133,6 +135,7 @@ void pool_cancel(struct pool *pool, struct pool_waiter *waiter);
 
 enum pool_return {
         POOL_RETURN_CLEAN,
+        POOL_RETURN_RESETTABLE, /* not clean, but nothing was left half-way, and the owner is willing to reset it */
         POOL_RETURN_DIRTY,
         POOL_RETURN_RECALLED, /* it was parked, clean, and nobody's */
         POOL_RETURN_HOLDER,   /* its holder died or broke the protocol */
@@ -142,6 +145,10 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
 /* The connection just granted turned out bad before it was handed over: it is closed, the waiter is first in the queue again. */
 void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter *waiter, enum pool_discard why,
                   uint64_t now);
+
+/* How a reset ended: the connection is FREE, or is closed. */
+void pool_reset_done(struct pool *pool, struct pool_conn *conn, uint64_t now);
+void pool_reset_failed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now);
 /* outcome: LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING. */

@@ -11,16 +11,19 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/futex.h"
 #include "base/histogram.h"
 
 /* What a worker of a few connections touches stands together: the header and the first words, then a database or four. */
-#define WORDS_OFFSET 128U
+#define TICKETS_OFFSET 128U
+#define WORDS_OFFSET (TICKETS_OFFSET + LESSOR_TICKETS * sizeof(struct lessor_ticket))
 #define SITES_OFFSET (WORDS_OFFSET + LESSOR_WORDS_MAX * sizeof(struct lessor_slot))
 #define PAGE 4096U
 #define DATABASE_OFFSET ((SITES_OFFSET + LESSOR_SITES * LESSOR_SITE_SIZE + PAGE - 1) / PAGE * PAGE)
 #define SEGMENT_SIZE                                                                                                   \
         ((DATABASE_OFFSET + LESSOR_DATABASES_MAX * sizeof(struct lessor_segment_database) + PAGE - 1) / PAGE * PAGE)
-_Static_assert(sizeof(struct lessor_segment) <= WORDS_OFFSET, "the header ends before the words");
+_Static_assert(sizeof(struct lessor_segment) <= TICKETS_OFFSET, "the header ends before the tickets");
+_Static_assert(sizeof(struct lessor_ticket) == 64 && WORDS_OFFSET % 64 == 0, "one cache line each");
 
 /* No process does more commands a second: what grows faster is garbage. */
 #define OPERATIONS_PER_S_MAX UINT64_C(20000000)
@@ -36,7 +39,7 @@ struct seen {
 struct session_memory {
         struct lessor_segment *map;
         struct seen *seen;
-        atomic_uint references, words;
+        atomic_uint references, words, open_requests;
 };
 
 uint64_t session_memory_size(void) { return SEGMENT_SIZE; }
@@ -61,6 +64,7 @@ int session_memory_new(uint64_t session, uint64_t instance, struct session_memor
                                                .databases = LESSOR_DATABASES_MAX,
                                                .session = session,
                                                .instance = instance,
+                                               .tickets_offset = TICKETS_OFFSET,
                                                .words_offset = WORDS_OFFSET,
                                                .words = LESSOR_WORDS_MAX,
                                                .sites_offset = SITES_OFFSET};
@@ -103,6 +107,37 @@ uint32_t session_memory_new_word(struct session_memory *memory) {
 
 struct lessor_slot *session_memory_slot(struct session_memory *memory, uint32_t word) {
         return (struct lessor_slot *)(void *)((char *)memory->map + WORDS_OFFSET) + word;
+}
+
+atomic_uint *session_memory_open_requests(struct session_memory *memory) { return &memory->open_requests; }
+
+static struct lessor_ticket *ticket_at(struct session_memory *memory, uint32_t ticket) {
+        return (struct lessor_ticket *)(void *)((char *)memory->map + TICKETS_OFFSET) + (ticket - 1);
+}
+
+static void answer_ticket(struct lessor_ticket *t, uint32_t state) {
+        _Atomic(uint32_t) *word = (_Atomic(uint32_t) *)&t->state;
+        /* Release, pairs with the acquire in libclient: the grant is there, or the mail is on its way. */
+        atomic_store_explicit(word, state, memory_order_release);
+        futex_wake(word);
+}
+
+void session_memory_grant(struct session_memory *memory, uint32_t ticket, const struct lessor_msg_grant *g) {
+        struct lessor_ticket *t = ticket_at(memory, ticket);
+        t->slot = g->slot;
+        t->word = g->word;
+        t->forget = g->forget;
+        t->request = g->header.request;
+        t->generation = g->generation;
+        t->lease = g->lease;
+        t->client_id = g->client_id;
+        t->sequence = g->sequence;
+        answer_ticket(t, LESSOR_TICKET_GRANTED);
+        atomic_fetch_sub_explicit(&memory->open_requests, 1, memory_order_relaxed);
+}
+
+void session_memory_mail(struct session_memory *memory, uint32_t ticket) {
+        answer_ticket(ticket_at(memory, ticket), LESSOR_TICKET_MAIL);
 }
 
 void session_memory_site(struct session_memory *memory, uint32_t site, char to[LESSOR_SITE_SIZE]) {

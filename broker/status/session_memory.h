@@ -4,6 +4,7 @@
  * The session segment (lessor/protocol.h) from the broker's side: made, mapped, and read as evidence. Every byte may be
  * garbage at any time: counters are copied once, only their growth counts, and growth faster than any worker can be is ignored.
  */
+#include <lessor/protocol.h>
 #include <lessor/status.h>
 
 #include "base/word.h"
@@ -27,6 +28,11 @@ struct session_memory *session_memory_unref(struct session_memory *memory); /* N
 /* A word that was never used, from any thread: LESSOR_WORD_NONE when all are. */
 uint32_t session_memory_new_word(struct session_memory *memory);
 struct lessor_slot *session_memory_slot(struct session_memory *memory, uint32_t word);
+/* Unanswered requests: raised by the session's thread, lowered by whoever answers. */
+atomic_uint *session_memory_open_requests(struct session_memory *memory);
+/* Answers the request that waits at this ticket: by what stands in *grant; or by what is in the socket. */
+void session_memory_grant(struct session_memory *memory, uint32_t ticket, const struct lessor_msg_grant *grant);
+void session_memory_mail(struct session_memory *memory, uint32_t ticket);
 /* The call site under that number, as the worker wrote it, printable and ended; empty when there is none. */
 void session_memory_site(struct session_memory *memory, uint32_t site, char to[LESSOR_SITE_SIZE]);
 

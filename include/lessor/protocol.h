@@ -33,7 +33,9 @@
  * A LEASE is a connection, exclusively: the fd of a GRANT is a connected stream socket that speaks RESP, authenticated
  * and with its database selected. Its O_NONBLOCK and socket timeouts are shared with the broker's dup: set what you
  * need. Give it back with RETURN and close your fd. Say LESSOR_RETURN_CLEAN only if every request was sent whole, every
- * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR); otherwise the
+ * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR). If state was left
+ * behind, but by nothing other than SELECT, MULTI, WATCH, SUBSCRIBE and its kin, AUTH, HELLO, READONLY or READWRITE, say
+ * LESSOR_RETURN_RESETTABLE: the broker resets the connection, if it may, and looks whether that has helped. Otherwise the
  * broker replaces the connection. A worker that dies returns everything: nothing to do.
  *
  * WARM LEASES. With LESSOR_FEATURE_WORDS a GRANT names a word of the session segment, in which the lease lives on: the
@@ -126,11 +128,14 @@ struct lessor_msg_database {
         uint64_t socket_timeout_ns;
 };
 
+#define LESSOR_TICKET_NONE 0U
 struct lessor_msg_lease {
         struct lessor_msg_header header;
         uint32_t database;
-        int32_t tid;      /* the asking thread, for `lessor leases`; 0 if unknown */
-        uint64_t wait_ns; /* from receipt; 0: answer at once; LESSOR_WAIT_DEFAULT */
+        int32_t tid;       /* the asking thread, for `lessor leases`; 0 if unknown */
+        uint64_t wait_ns;  /* from receipt; 0: answer at once; LESSOR_WAIT_DEFAULT */
+        uint32_t ticket;   /* where the worker waits: 1 + its place in the segment; LESSOR_TICKET_NONE: at the socket */
+        uint32_t reserved; /* 0 */
         char site[LESSOR_SITE_SIZE];
 };
 
@@ -165,8 +170,9 @@ struct lessor_msg_cancel {
         uint32_t reserved;
 };
 
-#define LESSOR_RETURN_CLEAN 1U /* flags: the clean proof, see above */
-#define LESSOR_RETURN_KEPT 2U  /* flags: the worker keeps its fd, for a later grant of the same word */
+#define LESSOR_RETURN_CLEAN 1U      /* flags: the clean proof, see above */
+#define LESSOR_RETURN_RESETTABLE 4U /* flags: sent whole, read whole, and RESET undoes what is left; see above */
+#define LESSOR_RETURN_KEPT 2U       /* flags: the worker keeps its fd, for a later grant of the same word */
 struct lessor_msg_return {
         struct lessor_msg_header header; /* request: 0 */
         uint32_t database;
@@ -176,7 +182,7 @@ struct lessor_msg_return {
         uint32_t flags;
         uint32_t reserved;
         uint64_t requests; /* sent whole on this lease */
-        uint64_t replies;  /* parsed whole on this lease; a clean proof has as many as requests */
+        uint64_t replies;  /* parsed whole on this lease; clean and resettable need as many as requests */
 };
 
 enum lessor_report {
@@ -261,9 +267,36 @@ struct lessor_segment {
         uint64_t words_offset; /* of struct lessor_slot [words]; 0: not offered */
         uint64_t lanes_offset; /* room for lanes; 0: not offered */
         uint32_t words;
+        uint32_t tickets_offset; /* of struct lessor_ticket [LESSOR_TICKETS]; 0: not offered */
         uint32_t sites_offset; /* of char site[LESSOR_SITES][LESSOR_SITE_SIZE], written by the worker; 0: not offered */
+        uint32_t reserved;     /* 0 */
 };
 
+/*
+ * Where a thread may wait for the answer to its LEASE, asleep on `state` (a futex), with LESSOR_FEATURE_WORDS: a grant of a
+ * connection whose fd the worker has kept is written here, instead of being sent. The worker stores EMPTY before it
+ * asks; the broker stores the state last (release; load it with acquire), once for each request, and wakes.
+ */
+enum lessor_ticket_state {
+        LESSOR_TICKET_EMPTY = 0,
+        LESSOR_TICKET_GRANTED = 1, /* here it is: a GRANT with LESSOR_GRANT_KEPT */
+        LESSOR_TICKET_MAIL = 2,    /* the answer is in the socket, or about to be */
+};
+
+struct lessor_ticket {
+        uint32_t state; /* enum lessor_ticket_state */
+        uint32_t slot;
+        uint32_t word;
+        uint32_t forget;
+        uint64_t request;
+        uint64_t generation;
+        uint64_t lease;
+        uint64_t client_id;
+        uint64_t sequence;
+        uint64_t reserved;
+};
+
+#define LESSOR_TICKETS 16U     /* tickets of a session: more threads than that wait at the socket */
 #define LESSOR_WORDS_MAX 4096U /* words of a session: leases and cached fds of all databases together */
 #define LESSOR_SITES 255U      /* call sites of a session: a slot's `site` is 1 + the place; all others are 0 */
 

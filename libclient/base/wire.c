@@ -56,7 +56,8 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_LEASE] = {.size = sizeof(struct lessor_msg_lease),
                               .from = WIRE_FROM_WORKER,
                               .request = REQUEST_SOME,
-                              STRING(lessor_msg_lease, site)},
+                              STRING(lessor_msg_lease, site),
+                              RESERVED(lessor_msg_lease, reserved)},
         [LESSOR_MSG_GRANT] = {.size = sizeof(struct lessor_msg_grant),
                               .from = WIRE_FROM_BROKER,
                               .request = REQUEST_SOME,
@@ -76,7 +77,8 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_RETURN] = {.size = sizeof(struct lessor_msg_return),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_NONE,
-                               FLAGS(lessor_msg_return, flags, LESSOR_RETURN_CLEAN | LESSOR_RETURN_KEPT),
+                               FLAGS(lessor_msg_return, flags,
+                                     LESSOR_RETURN_CLEAN | LESSOR_RETURN_KEPT | LESSOR_RETURN_RESETTABLE),
                                RESERVED(lessor_msg_return, reserved)},
         [LESSOR_MSG_REPORT] = {.size = sizeof(struct lessor_msg_report),
                                .from = WIRE_FROM_WORKER,
@@ -89,7 +91,7 @@ _Static_assert(sizeof(struct lessor_msg_attach) == 16 + 16 + LESSOR_NAME_SIZE, "
 _Static_assert(sizeof(struct lessor_msg_attached) == 16 + 56, "layout");
 _Static_assert(sizeof(struct lessor_msg_lookup) == 16 + LESSOR_NAME_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_database) == 16 + 24, "layout");
-_Static_assert(sizeof(struct lessor_msg_lease) == 16 + 16 + LESSOR_SITE_SIZE, "layout");
+_Static_assert(sizeof(struct lessor_msg_lease) == 16 + 24 + LESSOR_SITE_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_grant) == 16 + 56, "layout");
 _Static_assert(sizeof(struct lessor_msg_error) == 16 + 16 + LESSOR_TEXT_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_cancel) == 16 + 8, "layout");
@@ -161,9 +163,10 @@ static const char *wire_check_fields(const union wire_message *message) {
                 return message->report.kind < LESSOR_REPORT_CONNECTION || message->report.kind > LESSOR_REPORT_LOADING
                                ? "an unknown kind of report"
                                : NULL;
+        case LESSOR_MSG_LEASE:
+                return message->lease.ticket > LESSOR_TICKETS ? "a ticket that does not exist" : NULL;
         case LESSOR_MSG_LOOKUP:
         case LESSOR_MSG_DATABASE:
-        case LESSOR_MSG_LEASE:
         case LESSOR_MSG_GRANT:
         case LESSOR_MSG_CANCEL:
         case LESSOR_MSG_RETURN:

@@ -218,6 +218,61 @@ POOL_TEST(a_dirty_return_is_closed_and_its_place_counts_until_it_is) {
         check_eq(pool.stats.reconnections, 1);
 }
 
+POOL_TEST(a_resettable_return_is_reset_and_serves_the_first_in_the_queue) {
+        struct pool_conn *conn = lease_one(0);
+        uint64_t generation = conn->generation;
+        ask(1);
+        pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+        check(expect(POOL_RESET).conn == conn);
+        expect(POOL_NOTHING); /* said once; and whoever waits is about to be served, without a dial */
+        check_eq(pool_wakeup(&pool), TIME_NEVER);
+        check_eq(pool_open(&pool), 1);
+        ask(2);
+        struct pool_conn *other = expect(POOL_DIAL).conn; /* the next one is not */
+        pool_reset_done(&pool, conn, now);
+        struct pool_action action = expect(POOL_GRANT);
+        check(action.conn == conn && action.waiter == &waiters[1]);
+        check_eq(conn->generation, generation);
+        check_eq(pool.stats.resets, 1);
+        pool_dialled(&pool, other, now);
+        check(expect(POOL_GRANT).waiter == &waiters[2]);
+}
+
+POOL_TEST(a_reset_that_fails_is_a_close_and_those_who_wait_get_a_dial) {
+        struct pool_conn *conn = lease_one(0);
+        ask(1);
+        pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+        expect(POOL_RESET);
+        pool_reset_failed(&pool, conn, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        check(expect(POOL_DIAL).conn != conn);
+        pool_closed(&pool, conn, now);
+        check_eq(pool.stats.discards[POOL_DISCARD_RESET], 1);
+        check_eq(pool.stats.resets, 0);
+}
+
+POOL_TEST(a_full_pool_does_not_dial_while_it_resets) {
+        struct pool_conn *conns[MAX];
+        for (unsigned i = 0; i < MAX; i++)
+                conns[i] = lease_one(i);
+        for (unsigned i = 0; i < MAX; i++)
+                pool_return(&pool, conns[i], POOL_RETURN_RESETTABLE, now);
+        for (unsigned i = 0; i < 2 * MAX; i++)
+                ask(MAX + i);
+        for (unsigned i = 0; i < MAX; i++)
+                expect(POOL_RESET);
+        expect(POOL_NOTHING);
+        check_eq(pool_open(&pool), MAX);
+}
+
+POOL_TEST(one_that_redis_closed_under_its_holder_is_not_reset) {
+        struct pool_conn *conn = lease_one(0);
+        pool_lost(&pool, conn, now);
+        pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        check_eq(pool.stats.discards[POOL_DISCARD_LOST], 1);
+}
+
 POOL_TEST(a_full_pool_waits_for_the_close_before_it_dials_again) {
         struct pool_conn *conns[MAX];
         for (unsigned i = 0; i < MAX; i++)
@@ -424,22 +479,26 @@ enum event {
         EVENT_DIALLED,
         EVENT_DIAL_FAILED,
         EVENT_RETURN_CLEAN,
+        EVENT_RETURN_RESETTABLE,
         EVENT_RETURN_DIRTY,
         EVENT_RETURN_HOLDER,
         EVENT_LOST,
         EVENT_CLOSED,
+        EVENT_RESET_DONE,
+        EVENT_RESET_FAILED,
         EVENTS
 };
 
 #define NEVER CONN_STATES /* the owner never reports this in that state: pool_*() asserts it */
 
 static const enum conn_state after[CONN_STATES][EVENTS] = {
-        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER},
-        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER},
-        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER},
-        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER},
-        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, /* no resets yet */
-        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT},
+        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER, NEVER, NEVER},
+        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER, NEVER, NEVER},
+        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, NEVER, NEVER},
+        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_RESETTING, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER, NEVER,
+                         NEVER},
+        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, CONN_FREE, CONN_CLOSING},
+        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT, NEVER, NEVER},
 };
 
 static struct pool_conn *bring_into(enum conn_state state) {
@@ -458,8 +517,8 @@ static struct pool_conn *bring_into(enum conn_state state) {
         expect(POOL_GRANT);
         if (state == CONN_LEASED)
                 return conn;
-        pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
-        expect(POOL_CLOSE);
+        pool_return(&pool, conn, state == CONN_RESETTING ? POOL_RETURN_RESETTABLE : POOL_RETURN_DIRTY, now);
+        expect(state == CONN_RESETTING ? POOL_RESET : POOL_CLOSE);
         return conn;
 }
 
@@ -474,6 +533,9 @@ static void apply(enum event event, struct pool_conn *conn) {
         case EVENT_RETURN_CLEAN:
                 pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
                 break;
+        case EVENT_RETURN_RESETTABLE:
+                pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+                break;
         case EVENT_RETURN_DIRTY:
                 pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
                 break;
@@ -485,6 +547,12 @@ static void apply(enum event event, struct pool_conn *conn) {
                 break;
         case EVENT_CLOSED:
                 pool_closed(&pool, conn, now);
+                break;
+        case EVENT_RESET_DONE:
+                pool_reset_done(&pool, conn, now);
+                break;
+        case EVENT_RESET_FAILED:
+                pool_reset_failed(&pool, conn, now);
                 break;
         case EVENTS:
                 break;
@@ -509,7 +577,7 @@ POOL_TEST(every_state_meets_every_event) {
                         setup();
                 }
         }
-        check_eq(met, 11);
+        check_eq(met, 15);
 }
 
 /* ---- a long random life: whatever the order of events, the books balance ------------------------------------------- */
@@ -542,7 +610,7 @@ static void random_event(void) {
                 apply(roll(3) ? EVENT_DIALLED : EVENT_DIAL_FAILED, conn);
                 break;
         case CONN_LEASED:
-                apply(EVENT_RETURN_CLEAN + roll(4), conn);
+                apply(EVENT_RETURN_CLEAN + roll(5), conn);
                 break;
         case CONN_CLOSING:
                 apply(EVENT_CLOSED, conn);
@@ -551,8 +619,11 @@ static void random_event(void) {
                 if (roll(4) == 0)
                         apply(EVENT_LOST, conn);
                 break;
-        case CONN_VACANT:
         case CONN_RESETTING:
+                apply(roll(4) ? EVENT_RESET_DONE : EVENT_RESET_FAILED + roll(2) * (EVENT_LOST - EVENT_RESET_FAILED),
+                      conn);
+                break;
+        case CONN_VACANT:
         case CONN_STATES:
                 break;
         }
@@ -572,4 +643,6 @@ POOL_TEST(whatever_happens_the_books_balance) {
         }
         check(pool.stats.leases > 10000);
         check(pool.stats.failed > 1000);
+        check(pool.stats.resets > 1000);
+        check(pool.stats.discards[POOL_DISCARD_RESET] > 100);
 }
