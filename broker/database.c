@@ -250,6 +250,7 @@ void database_lease(struct database_request *request) {
         }
         request->waiter.session = request->tenant->session;
         request->waiter.account = request->tenant->account;
+        request->waiter.pinned = request->pinned;
         int r = pool_lease(&db->pool, &request->waiter, now);
         if (r == LESSOR_E_EXHAUSTED) {
                 db->counters.exhausted++;
@@ -334,6 +335,7 @@ int database_new(const struct database_options *options, struct database **ret) 
         const struct config_database *c = options->config;
         struct pool_limits limits = {.max_connections = c->max_connections,
                                      .max_waiters = c->max_waiters,
+                                     .max_pinned = c->max_pinned,
                                      .retry_base_ns = c->retry_base_ns,
                                      .retry_max_ns = c->retry_max_ns,
                                      .retry_attempts = c->retry_attempts};

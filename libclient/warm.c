@@ -295,7 +295,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->trail = (struct command_trail){0};
         l->grant = *g;
         l->broken = 0;
-        l->touched = false;
+        l->touched = l->pinned = false;
         l->last_used = 0;
         l->sampled = 0;
         l->socket_timeout_ns = timeout > 0 ? timeout : TIME_NEVER;
