@@ -126,10 +126,12 @@ enum lane_take lane_take(struct lane_broker *b, char *buffer, size_t size, struc
                 return pass(b), LANE_TAKE_SKIPPED;
         if (value != submission_word(b->next, LANE_SUBMITTED))
                 return LANE_TAKE_NOTHING;
-        if (!take_back_replies(b) || !read_submission(b, s, request, &offset))
+        if (!take_back_replies(b))
                 return LANE_TAKE_BAD;
         if (!has_place(b))
                 return LANE_TAKE_NOTHING;
+        if (!read_submission(b, s, request, &offset))
+                return LANE_TAKE_BAD;
         if (request->length > size)
                 return LANE_TAKE_NO_ROOM;
         /* Relaxed: it decides, and hands nothing over. One attempt: a word that changes again is a worker's own loss. */
