@@ -144,11 +144,13 @@ static int make_database(struct broker *b, struct directory_names *names, unsign
                                            .instance = b->config->instance,
                                            .index = i,
                                            .first_connection = first_connection,
+                                           .fd_cache = b->config->fd_cache,
                                            .generation = b->generation,
                                            .loop = &b->threads[i % b->config->threads].loop,
                                            .ops = &session_database_ops};
         struct control_entry entry = {.name = c->name,
                                       .max_connections = c->max_connections,
+                                      .max_pinned = c->max_pinned,
                                       .wait_timeout_ns = c->wait_timeout_ns,
                                       .socket_timeout_ns = c->socket_timeout_ns};
         int r = database_new(&options, &b->databases[i]);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/histogram.h"
 #include "log.h"
 
 /* One data thread's part of the figures; travels between it and the control thread, owned by whoever holds it. */
@@ -95,6 +96,7 @@ static void merge_totals(struct lessor_status_database *r, const struct worker_t
         r->operations_failed = t->operations_failed;
         r->timeouts = t->timeouts;
         r->call_time = t->call_time;
+        histogram_merge(&r->hold_time, &t->hold_time);
         if (t->last_success_ns > r->last_success_time)
                 r->last_success_time = t->last_success_ns;
 }

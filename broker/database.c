@@ -25,22 +25,29 @@ static struct timeval timeval_of(uint64_t ns) {
         return (struct timeval){.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
 }
 
-static void note_error(struct database *db, const char *text) {
+void database_note_error(struct database *db, const char *text) {
         snprintf(db->last_error, sizeof(db->last_error), "%s", text);
         db->counters.last_error_time = clock_wall();
 }
 
-static void pump(struct database *db, uint64_t now);
-
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
-static void request_free(struct database_request *request) {
+void request_free(struct database_request *request) {
+        /* Whatever came of it went by the socket, or will: that is where he is to look. */
+        if (request->ticket != LESSOR_TICKET_NONE)
+                session_memory_mail(request->tenant->memory, request->ticket);
         event_del(&request->timer);
         free(request);
 }
 
-static void refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text) {
-        request->database->o.ops->refused(request->database->o.loop, &request->caller, outcome, retry_ns, text);
+void request_refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text) {
+        struct database *db = request->database;
+        union wire_message message;
+        wire_init(&message, LESSOR_MSG_ERROR, request->number);
+        message.error.outcome = outcome;
+        message.error.retry_ns = retry_ns;
+        wire_string(message.error.text, sizeof(message.error.text), text);
+        db->o.ops->refused(db->o.loop, request->tenant, &message);
         request_free(request);
 }
 
@@ -51,7 +58,7 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
         snprintf(text, sizeof(text), "database `%s` (%s): %s", name_of(db), db->endpoint, db->last_error);
-        refuse(request, outcome, retry_after(db, now), text);
+        request_refuse(request, outcome, retry_after(db, now), text);
 }
 
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
@@ -62,7 +69,7 @@ static void refuse_exhausted(struct database_request *request, int outcome, uint
                  "`lessor leases` names the holders",
                  name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
                  db->pool.waiting);
-        refuse(request, outcome, 0, text);
+        request_refuse(request, outcome, 0, text);
 }
 
 static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
@@ -82,14 +89,10 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);
         else
                 refuse_exhausted(request, LESSOR_E_TIMEOUT, now - request->waiter.since);
-        pump(db, now);
+        database_pump(db, now);
 }
 
 /* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
-
-static struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
-        return &db->connections[conn->slot];
-}
 
 static void on_dialled(void *userdata, const struct dial_result *result) {
         struct connection *c = userdata;
@@ -112,13 +115,13 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
                 log_debug("upstream: connected db=%s slot=%u local=%s client_id=%" PRIu64, name_of(db), c->conn->slot,
                           c->local, c->client_id);
         } else {
-                note_error(db, result->text[0] ? result->text : strerror(-outcome));
+                database_note_error(db, result->text[0] ? result->text : strerror(-outcome));
                 pool_dial_failed(&db->pool, c->conn, outcome > 0 ? outcome : LESSOR_E_UPSTREAM, now, arc4random());
                 log_warning("upstream: cannot connect db=%s endpoint=%s failures=%u retry_ms=%" PRIu64 " error=%s",
                             name_of(db), db->endpoint, db->pool.backoff.failures, retry_after(db, now) / NS_PER_MS,
                             LOG_QUOTE(db->last_error));
         }
-        pump(db, now);
+        database_pump(db, now);
 }
 
 static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
@@ -126,40 +129,15 @@ static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
         int r = dial_start(db->o.loop->base, db->o.loop->resolver, &db->target, on_dialled, c, &c->dial);
         if (r == 0)
                 return;
-        note_error(db, strerror(-r));
+        database_note_error(db, strerror(-r));
         pool_dial_failed(&db->pool, conn, LESSOR_E_UPSTREAM, now, arc4random());
         log_error("upstream: cannot dial db=%s error=%s", name_of(db), LOG_QUOTE(db->last_error));
 }
 
-/* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */
-static void set_timer(struct database_request *request, uint64_t now) {
+void request_set_timer(struct database_request *request, uint64_t now) {
         uint64_t left = time_left(now, request->deadline);
         struct timeval wait = timeval_of(left < WAIT_MAX_NS ? left : WAIT_MAX_NS);
         event_add(&request->timer, &wait);
-}
-
-static void grant(struct database *db, struct pool_conn *conn, struct pool_waiter *waiter, uint64_t now) {
-        struct connection *c = connection_of(db, conn);
-        struct database_request *request = container_of(waiter, struct database_request, waiter);
-        enum link_state state = link_peek(&c->link);
-        union wire_message message;
-
-        if (state != LINK_QUIET) {
-                pool_ungrant(&db->pool, conn, waiter, state == LINK_STRAY ? POOL_DISCARD_STRAY : POOL_DISCARD_LOST,
-                             now);
-                set_timer(request, now); /* it may have none: see database_lease() */
-                return;
-        }
-        wire_init(&message, LESSOR_MSG_GRANT, request->caller.request);
-        message.grant.database = db->o.index;
-        message.grant.slot = conn->slot;
-        message.grant.generation = conn->generation;
-        message.grant.lease = conn->lease;
-        message.grant.client_id = c->client_id;
-        c->holder = request->caller;
-        db->counters.last_lease_time = clock_wall();
-        db->o.ops->granted(db->o.loop, &request->caller, &message, c->link.fd);
-        request_free(request);
 }
 
 static void carry_out(struct database *db, const struct pool_action *action, uint64_t now) {
@@ -167,7 +145,7 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         case POOL_NOTHING:
                 break;
         case POOL_GRANT:
-                grant(db, action->conn, action->waiter, now);
+                holders_grant(db, action->conn, action->waiter, now);
                 break;
         case POOL_FAIL:
                 refuse_for_trouble(container_of(action->waiter, struct database_request, waiter), action->outcome, now);
@@ -178,10 +156,19 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
                 break;
+        case POOL_RESET:
+                handover_reset(db, action->conn, now);
+                break;
+        case POOL_RECALL:
+                holders_recall(db, action->conn, now);
+                break;
+        case POOL_UNWANT:
+                holders_unwant(db, action->conn);
+                break;
         }
 }
 
-static void pump(struct database *db, uint64_t now) {
+void database_pump(struct database *db, uint64_t now) {
         struct pool_action action;
         while ((action = pool_next(&db->pool, now)).type != POOL_NOTHING)
                 carry_out(db, &action, now);
@@ -195,24 +182,60 @@ static void pump(struct database *db, uint64_t now) {
         }
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *userdata) { pump(userdata, clock_now()); }
+static void on_wake(evutil_socket_t fd, short what, void *userdata) { database_pump(userdata, clock_now()); }
 
 static void on_lost(struct link *link) {
         struct connection *c = container_of(link, struct connection, link);
         uint64_t now = clock_now();
         log_debug("upstream: lost db=%s slot=%u local=%s", name_of(c->database), c->conn->slot, c->local);
+        handover_cancel(c);
         pool_lost(&c->database->pool, c->conn, now);
-        pump(c->database, now);
+        if (c->conn->state == CONN_LEASED) /* nobody is to take it again; one that is held will be returned */
+                holders_recall(c->database, c->conn, now);
+        database_pump(c->database, now);
 }
 
 static void on_closed(struct link *link) {
         struct connection *c = container_of(link, struct connection, link);
         uint64_t now = clock_now();
         pool_closed(&c->database->pool, c->conn, now);
-        pump(c->database, now);
+        database_pump(c->database, now);
 }
 
 /* ---- what sessions ask ----------------------------------------------------------------------------------------- */
+
+static struct pool_account *account_of(struct database *db, uid_t uid) {
+        const struct config_database *config = db->o.config;
+        list_for_each (&db->accounts, it) {
+                struct account *a = container_of(it, struct account, link);
+                if (a->uid == uid)
+                        return &a->account;
+        }
+        struct account *a = calloc(1, sizeof(*a));
+        if (!a)
+                return NULL;
+        *a = (struct account){
+                .uid = uid,
+                .account = {.max_leased = config->max_leases_per_user, .max_waiting = config->max_waiters_per_user}};
+        list_push_back(&db->accounts, &a->link);
+        return &a->account;
+}
+
+/* His first request: from now on he is the database's. */
+static int move_in(struct database *db, struct tenant *tenant) {
+        tenant->account = account_of(db, tenant->uid);
+        if (!tenant->account)
+                return -ENOMEM;
+        list_push_back(&db->tenants, &tenant->link);
+        return 0;
+}
+
+static void refuse_limited(struct database_request *request, unsigned limit) {
+        char text[LESSOR_TEXT_SIZE];
+        snprintf(text, sizeof(text), "database `%s`: uid %u has max_waiters_per_user (%u) requests waiting",
+                 name_of(request->database), request->tenant->uid, limit);
+        request_refuse(request, LESSOR_E_LIMIT, 0, text);
+}
 
 void database_lease(struct database_request *request) {
         struct database *db = request->database;
@@ -221,10 +244,22 @@ void database_lease(struct database_request *request) {
 
         evtimer_assign(&request->timer, db->o.loop->base, on_deadline, request);
         request->deadline = time_after(now, wait_ns);
-        int r = pool_lease(&db->pool, &request->waiter, request->caller.session, now);
+        if (!request->tenant->account && move_in(db, request->tenant) < 0) {
+                request_refuse(request, LESSOR_E_LIMIT, 0, "the broker is out of memory");
+                return;
+        }
+        request->waiter.session = request->tenant->session;
+        request->waiter.account = request->tenant->account;
+        request->waiter.pinned = request->pinned;
+        int r = pool_lease(&db->pool, &request->waiter, now);
         if (r == LESSOR_E_EXHAUSTED) {
                 db->counters.exhausted++;
                 refuse_exhausted(request, r, 0);
+                return;
+        }
+        if (r == LESSOR_E_LIMIT) {
+                db->counters.exhausted++;
+                refuse_limited(request, request->waiter.account->max_waiting);
                 return;
         }
         if (r > 0) {
@@ -233,82 +268,22 @@ void database_lease(struct database_request *request) {
         }
         /* Alone in the queue before a free connection: served at once, and without a timer. */
         if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
-                set_timer(request, now);
-        pump(db, now);
+                request_set_timer(request, now);
+        database_pump(db, now);
 }
 
-void database_cancel(struct database *db, uint64_t session, uint64_t number) {
+void database_cancel(struct database *db, struct tenant *tenant, uint64_t number) {
         list_for_each (&db->pool.queue, it) {
                 struct database_request *request =
                         container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter);
-                if (request->caller.session != session || request->caller.request != number)
+                if (request->tenant != tenant || request->number != number)
                         continue;
                 pool_cancel(&db->pool, &request->waiter);
                 db->counters.cancelled++;
-                refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
-                pump(db, clock_now());
+                request_refuse(request, LESSOR_E_CANCELLED, 0, "taken back by the worker");
+                database_pump(db, clock_now());
                 return;
         }
-}
-
-/* The connection that (slot, generation, lease) of a message names, if it is this session's lease; else NULL. */
-static struct connection *find_lease(struct database *db, uint64_t session, uint32_t slot, uint64_t generation,
-                                     uint64_t lease) {
-        if (slot >= db->pool.limits.max_connections)
-                return NULL;
-        struct pool_conn *conn = &db->pool.conns[slot];
-        bool his = conn->state == CONN_LEASED && conn->session == session && conn->generation == generation &&
-                   conn->lease == lease;
-        return his ? connection_of(db, conn) : NULL;
-}
-
-void database_return(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_return *msg) {
-        struct connection *c = find_lease(db, session, msg->slot, msg->generation, msg->lease);
-        uint64_t now = clock_now();
-        if (!c) {
-                db->o.ops->violated(db->o.loop, home, session, "RETURN of a lease that is not this session's");
-                return;
-        }
-        bool clean = msg->flags & LESSOR_RETURN_CLEAN && msg->requests == msg->replies;
-        pool_return(&db->pool, c->conn, clean ? POOL_RETURN_CLEAN : POOL_RETURN_DIRTY, now);
-        pump(db, now);
-}
-
-void database_report(struct database *db, struct loop *home, uint64_t session, const struct lessor_msg_report *msg) {
-        struct connection *c = find_lease(db, session, msg->slot, msg->generation, msg->lease);
-        if (!c) {
-                db->o.ops->violated(db->o.loop, home, session, "REPORT on a lease that is not this session's");
-                return;
-        }
-        /* Evidence, never authority: it is counted and shown; the broker judges by what it sees itself. */
-        db->counters.reports++;
-        log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)c->holder.pid,
-                  msg->kind, msg->error);
-}
-
-void database_session_ended(struct database *db, uint64_t session) {
-        uint64_t now = clock_now();
-        list_for_each_safe (&db->pool.queue, it, next) {
-                struct database_request *request =
-                        container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter);
-                if (request->caller.session != session)
-                        continue;
-                pool_cancel(&db->pool, &request->waiter);
-                db->counters.cancelled++;
-                request_free(request);
-        }
-        for (unsigned slot = 0; slot < db->pool.limits.max_connections; slot++) {
-                struct pool_conn *conn = &db->pool.conns[slot];
-                if (conn->state != CONN_LEASED || conn->session != session)
-                        continue;
-                const struct database_caller *holder = &db->connections[slot].holder;
-                log_info("lease: taken back, its session has ended db=%s slot=%u pid=%d program=%s site=%s "
-                         "held_ms=%" PRIu64,
-                         name_of(db), slot, (int)holder->pid, LOG_QUOTE(holder->program), LOG_QUOTE(holder->site),
-                         (now - conn->since) / NS_PER_MS);
-                pool_return(&db->pool, conn, POOL_RETURN_HOLDER, now);
-        }
-        pump(db, now);
 }
 
 bool database_allows(struct database *db, const struct peer *peer) {
@@ -360,6 +335,7 @@ int database_new(const struct database_options *options, struct database **ret) 
         const struct config_database *c = options->config;
         struct pool_limits limits = {.max_connections = c->max_connections,
                                      .max_waiters = c->max_waiters,
+                                     .max_pinned = c->max_pinned,
                                      .retry_base_ns = c->retry_base_ns,
                                      .retry_max_ns = c->retry_max_ns,
                                      .retry_attempts = c->retry_attempts};
@@ -374,6 +350,8 @@ int database_new(const struct database_options *options, struct database **ret) 
         }
         db->o = *options;
         db->connections = connections;
+        list_init(&db->tenants);
+        list_init(&db->accounts);
         evtimer_assign(&db->wake, options->loop->base, on_wake, db);
         for (unsigned i = 0; i < c->max_connections; i++) {
                 connections[i].database = db;
@@ -393,8 +371,13 @@ void database_free(struct database *db) {
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
                 dial_cancel(db->connections[i].dial);
+                handover_cancel(&db->connections[i]);
                 link_drop(&db->connections[i].link);
         }
+        list_for_each_safe (&db->tenants, it, next)
+                tenant_free(container_of(it, struct tenant, link));
+        list_for_each_safe (&db->accounts, it, next)
+                free(container_of(it, struct account, link));
         event_del(&db->wake);
         pool_deinit(&db->pool);
         free(db->connections);

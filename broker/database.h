@@ -12,41 +12,33 @@
 #include "config/config.h"
 #include "loop.h"
 #include "pool/pool.h"
+#include "tenant.h"
 
 struct database;
 struct peer;
-
-/* Who asks: enough to answer him, and to show him to the operator. */
-struct database_caller {
-        struct loop *home; /* his session's loop */
-        uint64_t session;
-        uint64_t request; /* his number for it */
-        pid_t pid;
-        uid_t uid;
-        int32_t tid;
-        char program[LESSOR_NAME_SIZE];
-        char site[LESSOR_SITE_SIZE];
-};
 
 struct database_request {
         struct letter letter; /* while it travels to the owner's thread */
         struct pool_waiter waiter;
         struct event timer;
         struct database *database;
+        struct tenant *tenant;
         uint64_t wait_ns;  /* as asked */
         uint64_t deadline; /* set by database_lease() */
-        struct database_caller caller;
+        uint64_t number;   /* the worker's for it */
+        uint32_t ticket;   /* where he sleeps; LESSOR_TICKET_NONE: at his socket, or he has been woken */
+        int32_t tid;
+        bool pinned;
+        char site[LESSOR_SITE_SIZE];
 };
 
 /* `here` is the database's own loop, on which these are called. */
 struct database_ops {
-        /* The fd stays the database's: it is good until the call returns. */
-        void (*granted)(struct loop *here, const struct database_caller *caller, const union wire_message *grant,
-                        int fd);
-        void (*refused)(struct loop *here, const struct database_caller *caller, int outcome, uint64_t retry_ns,
-                        const char *text);
-        /* He named a lease that is not his. */
-        void (*violated)(struct loop *here, struct loop *home, uint64_t session, const char *why);
+        /* The fd (-1: none) stays the database's: it is good until the call returns. */
+        void (*granted)(struct loop *here, const struct tenant *tenant, const union wire_message *grant, int fd);
+        void (*refused)(struct loop *here, const struct tenant *tenant, const union wire_message *error);
+        /* He did what no honest worker does. */
+        void (*violated)(struct loop *here, const struct tenant *tenant, const char *why);
 };
 
 struct database_options {
@@ -54,6 +46,7 @@ struct database_options {
         const char *instance;
         unsigned index;            /* its number in the protocol */
         unsigned first_connection; /* of its records in the status segment */
+        unsigned fd_cache;         /* idle fds that a worker keeps */
         uint64_t generation;       /* the instance's: leases are numbered from it */
         struct loop *loop;
         const struct database_ops *ops;
@@ -69,13 +62,13 @@ const struct config_database *database_config(const struct database *database);
 /* From any thread: may this worker use it? Counts a refusal. */
 bool database_allows(struct database *database, const struct peer *peer);
 
+/* A session's tenant is made by the session, and the database's from the first request on. */
 void database_lease(struct database_request *request); /* takes the request */
-void database_cancel(struct database *database, uint64_t session, uint64_t number);
-void database_return(struct database *database, struct loop *home, uint64_t session,
-                     const struct lessor_msg_return *msg);
-void database_report(struct database *database, struct loop *home, uint64_t session,
-                     const struct lessor_msg_report *msg);
-void database_session_ended(struct database *database, uint64_t session); /* takes back all that was its */
+void database_cancel(struct database *database, struct tenant *tenant, uint64_t number);
+void database_return(struct database *database, struct tenant *tenant, const struct lessor_msg_return *msg);
+void database_report(struct database *database, struct tenant *tenant, const struct lessor_msg_report *msg);
+void database_session_ended(struct database *database,
+                            struct tenant *tenant); /* takes back all that was its; takes it */
 
 /* Its records for the status segment, but for what workers count; connections: max_connections of them. */
 void database_snapshot(struct database *database, struct lessor_status_database *ret,

@@ -13,12 +13,23 @@ static unsigned idle_count(const struct database *db, uint64_t now) {
         unsigned n = 0;
         list_for_each (&db->pool.by_state[CONN_FREE], it)
                 n += now - container_of(it, struct pool_conn, link)->since > IDLE_NS;
+        list_for_each (&db->pool.by_state[CONN_LEASED], it) {
+                const struct place *p = db->connections[container_of(it, struct pool_conn, link)->slot].place;
+                n += p->parked && now - p->since > IDLE_NS;
+        }
         return n;
 }
 
 static uint64_t oldest_wait(const struct database *db, uint64_t now) {
         struct list *first = list_first(&db->pool.queue);
         return first ? now - container_of(first, struct pool_waiter, link)->since : 0;
+}
+
+static unsigned parked_count(const struct database *db) {
+        unsigned n = 0;
+        list_for_each (&db->pool.by_state[CONN_LEASED], it)
+                n += db->connections[container_of(it, struct pool_conn, link)->slot].place->parked;
+        return n;
 }
 
 static void snapshot_gauges(const struct database *db, struct lessor_status_database *r, uint64_t now) {
@@ -29,11 +40,13 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->wait_timeout = db->o.config->wait_timeout_ns;
         r->socket_timeout = db->o.config->socket_timeout_ns;
         r->open_connections = pool_open(pool);
-        r->available_connections = pool->count[CONN_FREE];
-        r->in_use_connections = pool->count[CONN_LEASED];
+        r->parked_connections = parked_count(db);
+        r->available_connections = pool->count[CONN_FREE] + r->parked_connections;
+        r->in_use_connections = pool->count[CONN_LEASED] - r->parked_connections;
         r->idle_connections = idle_count(db, now);
         r->dialling_connections = pool->count[CONN_DIALLING];
         r->closing_connections = pool->count[CONN_CLOSING];
+        r->resetting_connections = pool->count[CONN_RESETTING];
         r->peak_connections = pool->stats.peak_open;
         r->waiting = pool->waiting;
         r->peak_waiting = pool->stats.peak_waiting;
@@ -53,11 +66,18 @@ static void snapshot_counters(const struct database *db, struct lessor_status_da
         r->denied = atomic_load_explicit(&db->denied, memory_order_relaxed);
         r->cancelled = n->cancelled;
         r->reclaims = s->reclaims;
+        r->warm_leases = n->warm_leases;
+        r->recalls = s->recalls;
+        r->revocations = s->revocations;
+        r->overdue_leases = n->overdue;
+        r->discards_revoked = s->discards[POOL_DISCARD_REVOKED];
         r->reports = n->reports;
         r->discards_dirty = s->discards[POOL_DISCARD_DIRTY];
         r->discards_stray = s->discards[POOL_DISCARD_STRAY];
         r->discards_holder = s->discards[POOL_DISCARD_HOLDER];
         r->discards_lost = s->discards[POOL_DISCARD_LOST];
+        r->discards_reset = s->discards[POOL_DISCARD_RESET];
+        r->resets = s->resets;
         r->last_error_time = n->last_error_time;
         r->last_success_time = n->last_success_time;
         r->last_lease_time = n->last_lease_time;
@@ -79,13 +99,16 @@ static void snapshot_connection(const struct database *db, const struct connecti
         memcpy(r->local, c->local, sizeof(r->local));
         if (conn->state != CONN_LEASED)
                 return;
+        const struct tenant *holder = c->place->tenant;
+        if (c->place->parked)
+                r->state = LESSOR_CONNECTION_PARKED;
+        r->since_ns = c->place->since;
         r->session = conn->session;
         r->lease = conn->lease;
-        r->holder_pid = (int32_t)c->holder.pid;
-        r->holder_tid = c->holder.tid;
-        r->holder_uid = c->holder.uid;
-        memcpy(r->holder, c->holder.program, sizeof(r->holder));
-        memcpy(r->site, c->holder.site, sizeof(r->site));
+        r->holder_pid = (int32_t)holder->pid;
+        r->holder_uid = holder->uid;
+        memcpy(r->holder, holder->program, sizeof(r->holder));
+        holders_note_site(c, r->site, &r->holder_tid);
 }
 
 void database_snapshot(struct database *db, struct lessor_status_database *ret,
@@ -94,7 +117,9 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         wire_string(ret->name, sizeof(ret->name), name_of(db));
         wire_string(ret->endpoint, sizeof(ret->endpoint), db->endpoint);
         wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
-        snapshot_gauges(db, ret, clock_now());
+        uint64_t now = clock_now();
+        holders_watch(db, now);
+        snapshot_gauges(db, ret, now);
         snapshot_counters(db, ret);
         for (unsigned i = 0; i < db->pool.limits.max_connections; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);

@@ -120,8 +120,7 @@ static const enum config_key_id inert[] = {CONFIG_KEY_min_idle,          CONFIG_
                                            CONFIG_KEY_idle_timeout,      CONFIG_KEY_idle_check_interval,
                                            CONFIG_KEY_max_lifetime,      CONFIG_KEY_breaker_failures,
                                            CONFIG_KEY_breaker_open_time, CONFIG_KEY_breaker_early_probe,
-                                           CONFIG_KEY_lease_warn,        CONFIG_KEY_lease_timeout,
-                                           CONFIG_KEY_handover,          CONFIG_KEY_fd_cache,
+
                                            CONFIG_KEY_lane_size,         CONFIG_KEY_reply_budget};
 
 static bool is_set(const struct config *config, enum config_key_id id) {

@@ -23,8 +23,9 @@ struct session {
         struct peer peer;
         struct letter letter; /* to the undertaker */
         struct session_memory *memory;
-        _Atomic uint64_t used[USED_WORDS]; /* databases he ever asked for a lease of */
-        unsigned open_requests;
+        _Atomic uint64_t used[USED_WORDS];            /* databases he ever asked for a lease of */
+        bool words;                                   /* LESSOR_FEATURE_WORDS */
+        struct tenant *tenants[LESSOR_DATABASES_MAX]; /* the databases': not to be looked into here */
         char program[LESSOR_NAME_SIZE];
 };
 
@@ -36,33 +37,31 @@ static struct session *session_of_peer(struct peer *peer) { return container_of(
 struct errand {
         struct letter letter;
         struct database *database;
-        struct loop *home;
-        uint64_t session;
+        struct tenant *tenant;
         union wire_message message;
 };
 
-static struct errand *errand_new(struct session *s, struct database *db) {
+static struct errand *errand_new(struct database *db, struct tenant *tenant) {
         struct errand *errand = calloc(1, sizeof(*errand));
         if (errand) {
                 errand->database = db;
-                errand->home = &s->set->loop;
-                errand->session = s->entry.id;
+                errand->tenant = tenant;
         }
         return errand;
 }
 
 static void open_lease(struct letter *letter) { database_lease(container_of(letter, struct database_request, letter)); }
 
-static void do_errand(struct database *db, struct loop *home, uint64_t session, const union wire_message *message) {
+static void do_errand(struct database *db, struct tenant *tenant, const union wire_message *message) {
         switch ((enum lessor_message)message->header.type) {
         case LESSOR_MSG_CANCEL:
-                database_cancel(db, session, message->header.request);
+                database_cancel(db, tenant, message->header.request);
                 break;
         case LESSOR_MSG_RETURN:
-                database_return(db, home, session, &message->giveback);
+                database_return(db, tenant, &message->giveback);
                 break;
         case LESSOR_MSG_REPORT:
-                database_report(db, home, session, &message->report);
+                database_report(db, tenant, &message->report);
                 break;
         case LESSOR_MSG_ATTACH:
         case LESSOR_MSG_ATTACHED:
@@ -77,13 +76,13 @@ static void do_errand(struct database *db, struct loop *home, uint64_t session, 
 
 static void open_errand(struct letter *letter) {
         struct errand *errand = container_of(letter, struct errand, letter);
-        do_errand(errand->database, errand->home, errand->session, &errand->message);
+        do_errand(errand->database, errand->tenant, &errand->message);
         free(errand);
 }
 
 static void open_ended(struct letter *letter) {
         struct errand *errand = container_of(letter, struct errand, letter);
-        database_session_ended(errand->database, errand->session);
+        database_session_ended(errand->database, errand->tenant);
         free(errand);
 }
 
@@ -113,7 +112,7 @@ static void deliver(struct loop *here, uint64_t id, const union wire_message *me
         struct session *s = find(here, id);
         if (!s)
                 return; /* ended meanwhile; the database hears of that and takes the lease back */
-        s->open_requests--;
+        atomic_fetch_sub_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
         peer_send(&s->peer, message, fd);
 }
 
@@ -149,29 +148,22 @@ static void send_home(struct loop *home, uint64_t session, const union wire_mess
         mailbox_post(&home->inbox, &answer->letter, open_answer);
 }
 
-static void on_granted(struct loop *here, const struct database_caller *caller, const union wire_message *grant,
-                       int fd) {
-        if (caller->home == here)
-                deliver(here, caller->session, grant, fd);
+static void on_granted(struct loop *here, const struct tenant *tenant, const union wire_message *grant, int fd) {
+        if (tenant->home == here)
+                deliver(here, tenant->session, grant, fd);
         else
-                send_home(caller->home, caller->session, grant, fd, NULL);
+                send_home(tenant->home, tenant->session, grant, fd, NULL);
 }
 
-static void on_refused(struct loop *here, const struct database_caller *caller, int outcome, uint64_t retry_ns,
-                       const char *text) {
-        union wire_message message;
-        wire_init(&message, LESSOR_MSG_ERROR, caller->request);
-        message.error.outcome = outcome;
-        message.error.retry_ns = retry_ns;
-        wire_string(message.error.text, sizeof(message.error.text), text);
-        on_granted(here, caller, &message, -1);
+static void on_refused(struct loop *here, const struct tenant *tenant, const union wire_message *error) {
+        on_granted(here, tenant, error, -1);
 }
 
-static void on_violated(struct loop *here, struct loop *home, uint64_t session, const char *why) {
+static void on_violated(struct loop *here, const struct tenant *tenant, const char *why) {
         struct session *s;
-        if (home != here)
-                send_home(home, session, NULL, -1, why);
-        else if ((s = find(here, session)))
+        if (tenant->home != here)
+                send_home(tenant->home, tenant->session, NULL, -1, why);
+        else if ((s = find(here, tenant->session)))
                 peer_end(&s->peer, LESSOR_E_PROTOCOL, why);
 }
 
@@ -207,7 +199,10 @@ static bool admit(struct session *s) {
 }
 
 static void leave_newcomers(struct session *s) {
-        s->set->n_newcomers -= s->newcomer;
+        if (s->newcomer) {
+                s->set->n_newcomers--;
+                atomic_fetch_sub_explicit(&s->set->host->newcomers, 1, memory_order_relaxed);
+        }
         s->newcomer = false;
         list_remove(&s->link);
 }
@@ -231,6 +226,9 @@ static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, str
         list_push_back(&s->set->sessions, &s->link);
         read_program(s, msg->program);
         ret->features = msg->features & LESSOR_FEATURE_SEGMENT;
+        if (ret->features) /* words lie in the segment */
+                ret->features |= msg->features & LESSOR_FEATURE_WORDS;
+        s->words = ret->features & LESSOR_FEATURE_WORDS;
         ret->session = s->entry.id;
         ret->instance = host->instance;
         ret->databases = host->control->map->databases;
@@ -269,27 +267,33 @@ static const char *on_lookup(struct peer *peer, const struct lessor_msg_lookup *
         return NULL;
 }
 
-static void fill_caller(const struct session *s, const struct lessor_msg_lease *msg, struct database_caller *caller) {
-        caller->home = &s->set->loop;
-        caller->session = s->entry.id;
-        caller->request = msg->header.request;
-        caller->pid = s->peer.cred.pid;
-        caller->uid = s->peer.cred.uid;
-        caller->tid = msg->tid;
-        memcpy(caller->program, s->program, sizeof(caller->program));
-        memcpy(caller->site, msg->site, sizeof(caller->site));
+/* His standing at the database, made at his first request; NULL: out of memory. */
+static struct tenant *tenant_at(struct session *s, unsigned database) {
+        struct tenant *t = s->tenants[database];
+        if (t || !(t = tenant_new(&s->set->loop, s->entry.id, s->words ? s->memory : NULL)))
+                return t;
+        t->pid = s->peer.cred.pid;
+        t->uid = s->peer.cred.uid;
+        memcpy(t->program, s->program, sizeof(t->program));
+        return s->tenants[database] = t;
 }
 
 static void request_lease(struct session *s, struct database *db, const struct lessor_msg_lease *msg) {
-        struct database_request *request = calloc(1, sizeof(*request));
+        struct tenant *tenant = tenant_at(s, msg->database);
+        struct database_request *request = tenant ? calloc(1, sizeof(*request)) : NULL;
         if (!request) {
                 peer_send_error(&s->peer, msg->header.request, LESSOR_E_LIMIT, 0, "the broker is out of memory");
                 return;
         }
         request->database = db;
+        request->tenant = tenant;
         request->wait_ns = msg->wait_ns;
-        fill_caller(s, msg, &request->caller);
-        s->open_requests++;
+        request->number = msg->header.request;
+        request->tid = msg->tid;
+        request->pinned = msg->flags & LESSOR_LEASE_PINNED;
+        request->ticket = s->words ? msg->ticket : LESSOR_TICKET_NONE;
+        memcpy(request->site, msg->site, sizeof(request->site));
+        atomic_fetch_add_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
         atomic_fetch_or_explicit(&s->used[msg->database / 64], UINT64_C(1) << msg->database % 64, memory_order_release);
         if (database_loop(db) == &s->set->loop)
                 database_lease(request);
@@ -309,13 +313,28 @@ static const char *on_lease(struct peer *peer, const struct lessor_msg_lease *ms
                 snprintf(text, sizeof(text), "database `%s`: uid %u is not in its `allow` list",
                          database_config(db)->name, peer->cred.uid);
                 peer_send_error(peer, msg->header.request, LESSOR_E_DENIED, 0, text);
-        } else if (s->open_requests >= LESSOR_REQUESTS_MAX) {
+        } else if (atomic_load_explicit(session_memory_open_requests(s->memory), memory_order_relaxed) >=
+                   LESSOR_REQUESTS_MAX) {
                 peer_send_error(peer, msg->header.request, LESSOR_E_LIMIT, 0,
                                 "too many unanswered requests of one session");
         } else {
                 request_lease(s, db, msg);
         }
         rcu_read_unlock();
+        return NULL;
+}
+
+static const char *send_errand(struct session *s, struct database *db, struct tenant *tenant,
+                               const union wire_message *message) {
+        if (database_loop(db) == &s->set->loop) {
+                do_errand(db, tenant, message);
+                return NULL;
+        }
+        struct errand *errand = errand_new(db, tenant);
+        if (!errand)
+                return "the broker is out of memory"; /* ending the session takes everything back */
+        errand->message = *message;
+        mailbox_post(&database_loop(db)->inbox, &errand->letter, open_errand);
         return NULL;
 }
 
@@ -328,19 +347,12 @@ static const char *forward(struct peer *peer, unsigned index, const void *messag
         memcpy(&copy, message, size);
         rcu_read_lock();
         struct database *db = directory_database(s->set->host->directory, index);
-        if (!db) {
+        if (!db)
                 wrong = "a database of that number does not exist";
-        } else if (database_loop(db) == &s->set->loop) {
-                do_errand(db, &s->set->loop, s->entry.id, &copy);
-        } else {
-                struct errand *errand = errand_new(s, db);
-                if (errand) {
-                        errand->message = copy;
-                        mailbox_post(&database_loop(db)->inbox, &errand->letter, open_errand);
-                } else {
-                        wrong = "the broker is out of memory"; /* ending the session takes everything back */
-                }
-        }
+        else if (s->tenants[index])
+                wrong = send_errand(s, db, s->tenants[index], &copy);
+        else if (copy.header.type != LESSOR_MSG_CANCEL) /* that one crosses answers; here nothing was asked yet */
+                wrong = "a lease of a database that this session never asked for";
         rcu_read_unlock();
         return wrong;
 }
@@ -357,12 +369,12 @@ static const char *on_report(struct peer *peer, const struct lessor_msg_report *
 
 /* ---- the end ---------------------------------------------------------------------------------------------------- */
 
-static void tell_database(struct session *s, struct database *db) {
+static void tell_database(struct session *s, struct database *db, struct tenant *tenant) {
         if (database_loop(db) == &s->set->loop) {
-                database_session_ended(db, s->entry.id);
+                database_session_ended(db, tenant);
                 return;
         }
-        struct errand *errand = errand_new(s, db);
+        struct errand *errand = errand_new(db, tenant);
         if (!errand) {
                 log_error("session: out of memory, leases of pid %d in `%s` are not taken back", (int)s->peer.cred.pid,
                           database_config(db)->name);
@@ -374,10 +386,10 @@ static void tell_database(struct session *s, struct database *db) {
 static void tell_databases(struct session *s) {
         rcu_read_lock();
         for (unsigned i = 0; i < LESSOR_DATABASES_MAX; i++) {
-                uint64_t used = atomic_load_explicit(&s->used[i / 64], memory_order_relaxed);
-                struct database *db = used >> i % 64 & 1 ? directory_database(s->set->host->directory, i) : NULL;
-                if (db)
-                        tell_database(s, db);
+                if (!s->tenants[i])
+                        continue;
+                tell_database(s, directory_database(s->set->host->directory, i), s->tenants[i]);
+                s->tenants[i] = NULL;
         }
         rcu_read_unlock();
 }
@@ -416,7 +428,10 @@ static void turn_away(int fd, int outcome, const char *text) {
 
 /* Whoever means it attaches within a moment: the one who has been silent longest makes room. */
 static void limit_newcomers(struct session_set *set) {
-        if (set->n_newcomers < SESSION_NEWCOMERS_MAX)
+        struct session_host *host = set->host;
+        uint64_t others = atomic_load_explicit(&host->newcomers, memory_order_relaxed) +
+                          atomic_load_explicit(&host->attached, memory_order_relaxed);
+        if (set->n_newcomers < SESSION_NEWCOMERS_MAX || others < host->max_sessions)
                 return;
         struct session *oldest = container_of(list_first(&set->newcomers), struct session, link);
         leave_newcomers(oldest);
@@ -441,6 +456,7 @@ void session_accept(struct session_set *set, int fd) {
         s->entry.id = atomic_fetch_add_explicit(&host->last_id, 1, memory_order_relaxed) + 1;
         s->newcomer = true;
         set->n_newcomers++;
+        atomic_fetch_add_explicit(&host->newcomers, 1, memory_order_relaxed);
         list_push_back(&set->newcomers, &s->link);
         directory_add(host->directory, &s->entry);
 }
@@ -490,6 +506,6 @@ void *session_undertaker(struct letter *letter) {
 
 void session_free(struct directory_session *entry) {
         struct session *s = container_of(entry, struct session, entry);
-        session_memory_free(s->memory);
+        session_memory_unref(s->memory);
         free(s);
 }

@@ -25,6 +25,7 @@ struct session_host {
         uint64_t instance;
         unsigned max_sessions;
         _Atomic uint64_t attached, total, refused; /* sessions now, ever, turned away */
+        _Atomic uint64_t newcomers;                /* of all threads */
         _Atomic uint64_t last_id;
 };
 
@@ -38,7 +39,10 @@ struct session_set {
         bool ended; /* by session_end_all() */
 };
 
-/* Those who connect and do not attach hold nobody else up: beyond this many of a thread, the oldest of them is ended. */
+/*
+ * Those who connect and do not attach hold nobody else up: beyond this many of a thread, and beyond the places that
+ * max_sessions has left (all workers of a host may start at once), the oldest of them is ended.
+ */
 #define SESSION_NEWCOMERS_MAX 64U
 
 void session_set_init(struct session_set *set, struct session_host *host);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -84,7 +85,7 @@ static int attach_hello(struct session *s, lessor_error *error) {
         wire_init(&m, LESSOR_MSG_ATTACH, ATTACH_REQUEST);
         m.attach.version_min = LESSOR_PROTOCOL_MIN;
         m.attach.version_max = LESSOR_PROTOCOL_MAX;
-        m.attach.features = LESSOR_FEATURE_SEGMENT;
+        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS;
         wire_string(m.attach.program, sizeof(m.attach.program), program_invocation_short_name);
         r = fdpass_send(s->fd, &m, m.header.size, &pidfd, 1);
         /* Refused before we could say anything? Then the reason is waiting to be read. */
@@ -108,6 +109,11 @@ static int attach_map(struct session *s, const struct lessor_msg_attached *m, st
         if (wrong)
                 return error_set(error, LESSOR_E_PROTOCOL, "the broker on %s does not fit this library: %s", s->socket,
                                  wrong);
+        if (!(m->features & LESSOR_FEATURE_WORDS))
+                s->segment.words = 0, s->segment.tickets = NULL;
+        s->by_word = calloc(s->segment.words > 0 ? s->segment.words : 1, sizeof(struct lessor_lease *));
+        if (!s->by_word)
+                return error_set(error, -ENOMEM, "out of memory");
         setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = SESSION_RECEIVE_MS * 1000},
                    sizeof(struct timeval));
         s->requests_max = m->requests_max > 0 ? m->requests_max : 1;

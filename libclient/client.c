@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "error.h"
+#include "warm.h"
 
 _Static_assert(sizeof(((struct lessor *)NULL)->socket) == sizeof(((struct sockaddr_un *)NULL)->sun_path), "a path");
 
@@ -105,13 +106,17 @@ void lessor_close(lessor *l) {
 
         if (!l)
                 return;
+        for (struct lessor_db *db = atomic_load(&l->databases), *next; db; db = next) {
+                next = db->next;
+                for (struct warm_set *set = atomic_load(&db->warm), *older; set; set = older) {
+                        older = set->older;
+                        warm_set_close(set);
+                }
+                free(db);
+        }
         for (struct home *h = atomic_load(&l->home), *older; h; h = older) {
                 older = h->older;
                 home_free(h);
-        }
-        for (struct lessor_db *db = atomic_load(&l->databases), *next; db; db = next) {
-                next = db->next;
-                free(db);
         }
         free(l);
 }
@@ -149,6 +154,7 @@ static bool home_await(struct home *h, const char *socket, uint64_t deadline) {
 
 int client_session(struct lessor *l, uint64_t deadline, struct session **ret, lessor_error *error) {
         struct home *h = client_home(l);
+        bool fresh = false;
         int r = 0;
 
         if (!h)
@@ -161,11 +167,15 @@ int client_session(struct lessor *l, uint64_t deadline, struct session **ret, le
                         r = h->last.code;
                         if (error)
                                 *error = h->last;
+                } else {
+                        fresh = true;
                 }
         }
         if (r == 0)
                 *ret = session_ref(h->session);
         pthread_mutex_unlock(&h->lock);
+        if (fresh)
+                warm_retire_others(l, *ret);
         return r;
 }
 

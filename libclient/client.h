@@ -17,10 +17,14 @@ struct home;
 struct lessor {
         _Atomic(struct home *) home;           /* of this process; a child puts its own in front */
         _Atomic(struct lessor_db *) databases; /* only added to, until lessor_close() */
+        _Atomic uint64_t next_attach;          /* CLOCK_MONOTONIC: who can do with what is parked does not try before */
         char socket[108];
 };
 
+struct warm_set;
+
 struct lessor_db {
+        _Atomic(struct warm_set *) warm; /* warm.h; NULL before the first lease */
         struct lessor *client;
         struct lessor_db *next;
         _Atomic uint64_t place; /* where a session's control page has it: session serial << 32 | index */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/command.h"
 #include "base/resp.h"
 #include "error.h"
 #include "lease.h"
@@ -80,14 +81,16 @@ int command_format_argv(struct command *c, const char *function, lessor_error *e
 
 /* Takes the command. */
 static redisReply *command_once(lessor_db *db, int wait_ms, struct command *c, lessor_error *error) {
+        struct exchange x = {.out = c->data, .size = c->size, .ends = &c->size, .requests = 1, .expected = 1};
+        struct request request = {.wait_ms = wait_ms, .site.file = "lessor_command"};
         redisReply *reply = NULL;
-        struct lessor_lease lease;
         lessor_error local;
+        const char *name;
+        size_t len;
 
-        if (lease_init(&lease, db, wait_ms, "lessor_command", error ? error : &local) == 0) {
-                reply = lease_command(&lease, c->data, c->size, error);
-                lease_deinit(&lease);
-        }
+        x.replies = &reply;
+        request.pinned = resp_command_name(c->data, c->size, &name, &len) && command_blocks(name, len);
+        lease_exchange_once(db, &request, &x, error ? error : &local);
         command_deinit(c);
         return reply;
 }

@@ -54,6 +54,7 @@ redisContext *lessor_context(lessor_lease *l) {
         l->stream.reader = c->reader;
         l->stream.poll_only = true;
         l->context = c;
+        l->touched = true;
         context_timeout(l);
         guard_set_context(l->guard, l, c);
         return c;
@@ -62,6 +63,7 @@ redisContext *lessor_context(lessor_lease *l) {
 void lessor_lease_set_timeout(lessor_lease *l, int reply_ms) {
         if (!l || l->epoch != fork_epoch())
                 return;
+        l->touched = true;
         l->timeout_ns = reply_ms < 0 ? TIME_NEVER : (uint64_t)reply_ms * NS_PER_MS;
         context_timeout(l);
 }

@@ -75,6 +75,25 @@ const char *control_map(int fd, uint64_t size, uint64_t instance, struct control
         return wrong;
 }
 
+static const char *segment_check_words(struct segment *s) {
+        char *start = (char *)s->base;
+
+        if (s->base->words_offset % sizeof(struct lessor_slot) != 0 || s->base->sites_offset % 8 != 0 ||
+            s->base->tickets_offset % sizeof(struct lessor_ticket) != 0)
+                return "the session segment has its words out of place";
+        if (s->base->words_offset > 0 &&
+            table_room(s->size, s->base->words_offset, sizeof(struct lessor_slot)) >= s->base->words) {
+                s->slots = (struct lessor_slot *)(void *)(start + s->base->words_offset);
+                s->words = s->base->words;
+        }
+        if (s->base->tickets_offset > 0 &&
+            table_room(s->size, s->base->tickets_offset, sizeof(struct lessor_ticket)) >= LESSOR_TICKETS)
+                s->tickets = (struct lessor_ticket *)(void *)(start + s->base->tickets_offset);
+        if (s->base->sites_offset > 0 && table_room(s->size, s->base->sites_offset, LESSOR_SITE_SIZE) >= LESSOR_SITES)
+                s->sites = (char(*)[LESSOR_SITE_SIZE])(void *)(start + s->base->sites_offset);
+        return NULL;
+}
+
 static const char *segment_check(struct segment *s, uint64_t session) {
         const struct lessor_segment *base = s->base;
         uint64_t room;
@@ -92,7 +111,7 @@ static const char *segment_check(struct segment *s, uint64_t session) {
                 return "the session segment has entries out of place";
         room = table_room(s->size, s->offset, s->stride);
         s->databases = room < base->databases ? (uint32_t)room : base->databases;
-        return NULL;
+        return segment_check_words(s);
 }
 
 const char *segment_map(int fd, uint64_t size, uint64_t session, struct segment *ret) {
@@ -175,13 +194,27 @@ void control_names(const struct control *c, char *buffer, size_t size) {
                 snprintf(buffer + used, size - used, " and %u more", left);
 }
 
+static struct lessor_segment_database *segment_database(const struct segment *s, uint32_t database) {
+        if (!s->base || database >= s->databases)
+                return NULL;
+        return (struct lessor_segment_database *)(void *)((char *)s->base + s->offset + database * s->stride);
+}
+
+void segment_count_hold(const struct segment *s, uint32_t database, uint64_t held_ns) {
+        struct lessor_segment_database *db = segment_database(s, database);
+
+        if (!db)
+                return;
+        __atomic_fetch_add(&db->hold_time[histogram_bucket(held_ns)], 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&db->holds_sampled, 1, __ATOMIC_RELAXED);
+}
+
 /* Relaxed: each number stands for itself, and the broker sums them up whenever it looks. */
 void segment_count(const struct segment *s, uint32_t database, const struct outcome_counts *counts) {
-        struct lessor_segment_database *db;
+        struct lessor_segment_database *db = segment_database(s, database);
 
-        if (!s->base || database >= s->databases)
+        if (!db)
                 return;
-        db = (struct lessor_segment_database *)(void *)((char *)s->base + s->offset + database * s->stride);
         if (counts->ok > 0) {
                 __atomic_fetch_add(&db->operations_ok, counts->ok, __ATOMIC_RELAXED);
                 /* The coarse clock: 4 ms are fine enough for "when did it last work", at a third of the cost. */

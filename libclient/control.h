@@ -10,6 +10,8 @@
 
 #include <lessor/protocol.h>
 
+#include "base/word.h"
+
 struct control {
         const struct lessor_control *page; /* NULL: not mapped */
         size_t size;
@@ -22,6 +24,10 @@ struct segment {
         size_t size;
         size_t offset, stride;
         uint32_t databases;
+        struct lessor_slot *slots;       /* NULL: there are no words */
+        uint32_t words;                  /* slots */
+        struct lessor_ticket *tickets;   /* LESSOR_TICKETS of them; NULL: none */
+        char (*sites)[LESSOR_SITE_SIZE]; /* LESSOR_SITES of them; NULL: no room for call sites */
 };
 
 /* Map `fd`, which stays the caller's. NULL, or what is wrong with it (a static text); then nothing is mapped. */
@@ -41,4 +47,6 @@ struct outcome_counts {
         uint32_t ok, failed, timeouts;
         uint64_t call_ns; /* 0: no reply came */
 };
+/* One sampled hold of a warm lease. */
+void segment_count_hold(const struct segment *s, uint32_t database, uint64_t held_ns);
 void segment_count(const struct segment *s, uint32_t database, const struct outcome_counts *counts);

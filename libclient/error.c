@@ -7,15 +7,6 @@
 
 #include "base/clock.h"
 
-void error_clear(lessor_error *e) {
-        if (!e)
-                return;
-        e->code = 0;
-        e->may_have_run = false;
-        e->retry_ms = 0;
-        e->text[0] = '\0';
-}
-
 int error_set(lessor_error *e, int code, const char *fmt, ...) {
         va_list args;
 

@@ -3,11 +3,17 @@
 /* Filling in a lessor_error, which may be NULL everywhere: what happened, where, and what to do about it. */
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <lessor.h>
 
-void error_clear(lessor_error *e);
+static inline void error_clear(lessor_error *e) {
+        if (!e)
+                return;
+        memset(e, 0, offsetof(lessor_error, text) + 1); /* the text is empty, not wiped */
+}
 /* Returns `code`, so that a failing function ends with `return error_set(...)`. */
 int error_set(lessor_error *e, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* An argument that cannot be: LESSOR_E_INVALID, naming the function and the argument. */

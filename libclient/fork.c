@@ -25,11 +25,6 @@
 
 #include "base/cleanup.h"
 
-enum { PAGE_WIPED = 0, PAGE_BUSY = 1, PAGE_READY = 2 };
-struct fork_page {
-        atomic_uint state;
-};
-
 enum { GUARDS_PER_BLOCK = 62 };
 struct guard_block {
         struct guard guard[GUARDS_PER_BLOCK];
@@ -37,9 +32,10 @@ struct guard_block {
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct fork_page *page;
+union fork_page fork_page;
+static bool ready;
 static bool page_is_wiped; /* false: a kernel without MADV_WIPEONFORK (before 4.14) */
-static atomic_uint epoch;
+atomic_uint fork_number;
 static struct guard_block guards;
 
 static void guards_abandon(void) {
@@ -57,51 +53,38 @@ static void guards_abandon(void) {
 }
 
 /* A child's first step. Its other threads, if it has some already, wait for the one that cleans up. */
-static void fork_clean(void) {
-        unsigned expected = PAGE_WIPED;
+void fork_clean(void) {
+        unsigned expected = FORK_WIPED;
 
-        if (atomic_compare_exchange_strong(&page->state, &expected, PAGE_BUSY)) {
+        if (atomic_compare_exchange_strong(&fork_page.state, &expected, FORK_BUSY)) {
                 guards_abandon();
-                atomic_fetch_add(&epoch, 1);
+                atomic_fetch_add(&fork_number, 1);
                 /* Pairs with the acquire load in fork_epoch(): who sees READY sees an empty table and the new epoch. */
-                atomic_store_explicit(&page->state, PAGE_READY, memory_order_release);
+                atomic_store_explicit(&fork_page.state, FORK_READY, memory_order_release);
         }
-        while (atomic_load_explicit(&page->state, memory_order_acquire) != PAGE_READY)
+        while (atomic_load_explicit(&fork_page.state, memory_order_acquire) != FORK_READY)
                 sched_yield();
-}
-
-uint32_t fork_epoch(void) {
-        if (atomic_load_explicit(&page->state, memory_order_acquire) != PAGE_READY)
-                fork_clean();
-        return atomic_load_explicit(&epoch, memory_order_relaxed);
 }
 
 static void fork_in_child(void) {
         int keep = errno;
         if (!page_is_wiped)
-                atomic_store(&page->state, PAGE_WIPED);
+                atomic_store(&fork_page.state, FORK_WIPED);
         fork_epoch();
         errno = keep;
 }
 
+/* The page must be whole pages of the kernel's, and nobody else's: with larger ones pthread_atfork() sees forks alone. */
 static void fork_init_once(void) {
-        size_t size = (size_t)sysconf(_SC_PAGESIZE);
-        void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-        if (map == MAP_FAILED)
-                return;
-        page_is_wiped = madvise(map, size, MADV_WIPEONFORK) == 0;
-        page = map;
-        atomic_init(&page->state, PAGE_READY);
-        if (pthread_atfork(NULL, NULL, fork_in_child) != 0) {
-                munmap(map, size);
-                page = NULL;
-        }
+        page_is_wiped =
+                sysconf(_SC_PAGESIZE) == FORK_PAGE_SIZE && madvise(&fork_page, sizeof(fork_page), MADV_WIPEONFORK) == 0;
+        atomic_store(&fork_page.state, FORK_READY);
+        ready = pthread_atfork(NULL, NULL, fork_in_child) == 0;
 }
 
 int fork_init(void) {
         pthread_once(&once, fork_init_once);
-        return page ? 0 : -ENOMEM;
+        return ready ? 0 : -ENOMEM;
 }
 
 static struct guard *guard_take(struct guard_block *b, int fd) {

@@ -12,14 +12,30 @@
  * child.
  */
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <lessor.h>
 
 int fork_init(void); /* 0, -ENOMEM; may be said again */
 
+/* A page that the kernel wipes in every child; its one word is looked at before anything else is done. */
+enum { FORK_WIPED = 0, FORK_BUSY = 1, FORK_READY = 2 };
+enum { FORK_PAGE_SIZE = 4096 };
+union fork_page {
+        _Alignas(FORK_PAGE_SIZE) atomic_uint state;
+        char room[FORK_PAGE_SIZE];
+};
+extern union fork_page fork_page;
+extern atomic_uint fork_number;
+void fork_clean(void);
+
 /* The epoch of this process. The first call in a child that was made behind pthread_atfork()'s back cleans up. */
-uint32_t fork_epoch(void);
+static inline uint32_t fork_epoch(void) {
+        if (__builtin_expect(atomic_load_explicit(&fork_page.state, memory_order_acquire) != FORK_READY, 0))
+                fork_clean();
+        return atomic_load_explicit(&fork_number, memory_order_relaxed);
+}
 
 struct guard {
         atomic_int fd_plus_1;            /* 0: the place is free */

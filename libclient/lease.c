@@ -13,38 +13,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/resp.h"
 #include "error.h"
+#include "warm.h"
 
-enum { TRIES = 3 }; /* sessions tried, when one after the other is found dead before the request was sent */
-
-struct wish {
-        struct lessor_db *db;
-        int wait_ms;
-        uint64_t deadline; /* of wait_ms; meaningless when the configured wait applies */
-        const char *site;
-};
-
-/* gettid() once a thread and process. */
-static int32_t thread_id(void) {
-        static _Thread_local uint32_t epoch;
-        static _Thread_local int32_t tid;
-        uint32_t now = fork_epoch();
-
-        if (tid == 0 || epoch != now) {
-                tid = (int32_t)syscall(SYS_gettid);
-                epoch = now;
-        }
-        return tid;
-}
+#define LOOK_AFTER_NS (10 * NS_PER_MS)
 
 /* Puts in front of the text where it happened. */
-static void lease_say_where(const char *database, const char *socket, lessor_error *error) {
+void lease_say_where(const char *database, const char *socket, lessor_error *error) {
         char text[LESSOR_ERROR_TEXT];
 
         if (strncmp(error->text, "database `", strlen("database `")) == 0)
@@ -53,93 +33,13 @@ static void lease_say_where(const char *database, const char *socket, lessor_err
         snprintf(error->text, sizeof(error->text), "database `%s` of %s: %.300s", database, socket, text);
 }
 
-static void lease_begin(struct lessor_lease *l, struct session *s, const struct wish *w,
-                        const struct lessor_control_database *d, const struct grant *g) {
-        memset(l, 0, sizeof(*l));
-        l->session = s;
-        l->guard = g->guard;
-        l->stream.fd = guard_fd(g->guard);
-        l->grant = g->message;
-        l->epoch = s->epoch;
-        l->socket_timeout_ns = d->socket_timeout_ns > 0 ? d->socket_timeout_ns : TIME_NEVER;
-        l->timeout_ns = l->socket_timeout_ns;
-        memcpy(l->database, w->db->name, sizeof(l->database));
-}
-
-/* On this session; takes the reference when it is granted. */
-static enum ask lease_ask(struct lessor_lease *l, struct session *s, const struct wish *w, lessor_error *error) {
-        const struct lessor_control_database *d;
-        struct lessor_msg_lease m = {.tid = thread_id()};
-        uint64_t now = clock_now(), wait;
-        struct grant grant;
-        enum ask result;
-
-        if (client_place(s, w->db, &m.database, &d, error) != 0)
-                return ASK_REFUSED;
-        wait = w->wait_ms < 0 ? d->wait_timeout_ns : time_left(now, w->deadline);
-        m.wait_ns = w->wait_ms < 0 ? LESSOR_WAIT_DEFAULT : wait;
-        wire_string(m.site, sizeof(m.site), w->site);
-        result = session_lease(s, &m, time_after(now, time_after(wait, SLACK_NS)), &grant, error);
-        if (result == ASK_GRANTED)
-                lease_begin(l, s, w, d, &grant);
-        else
-                lease_say_where(w->db->name, s->socket, error);
-        return result;
-}
-
-int lease_init(struct lessor_lease *l, struct lessor_db *db, int wait_ms, const char *site, lessor_error *error) {
-        uint64_t now = clock_now(), wait = wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0;
-        struct wish wish = {.db = db, .wait_ms = wait_ms, .deadline = now + wait, .site = site};
-        uint64_t attach = wait_ms < 0 || wait + SLACK_NS > ATTACH_NS ? ATTACH_NS : wait + SLACK_NS;
-        enum ask result = ASK_UNSENT;
-
-        /* A restarted broker is noticed by the first message to it: nothing was asked yet, so ask the new one. */
-        for (int i = 0; i < TRIES && result == ASK_UNSENT; i++) {
-                struct session *s;
-                int r = client_session(db->client, time_after(now, attach), &s, error);
-                if (r != 0)
-                        return r;
-                result = lease_ask(l, s, &wish, error);
-                if (result != ASK_GRANTED)
-                        session_unref(s);
-        }
-        return result == ASK_GRANTED ? 0 : error->code;
-}
-
-static bool lease_clean(const struct lessor_lease *l) {
+bool lease_clean(const struct lessor_lease *l) {
         return !l->broken && !l->context && stream_even(&l->stream) && command_trail_clean(&l->trail);
 }
 
-static void lease_free_context(struct lessor_lease *l) {
-        if (!l->context)
-                return;
-        l->stream.reader = NULL; /* the context's by now */
-        redisFreeKeepFd(l->context);
-        l->context = NULL;
-}
-
-void lease_deinit(struct lessor_lease *l) {
-        struct lessor_msg_return m = {
-                .database = l->grant.database,
-                .slot = l->grant.slot,
-                .generation = l->grant.generation,
-                .lease = l->grant.lease,
-                .flags = lease_clean(l) ? LESSOR_RETURN_CLEAN : 0,
-                .requests = l->stream.requests,
-                .replies = l->stream.replies,
-        };
-        int keep = errno;
-        bool mine = l->epoch == fork_epoch();
-
-        /* The fd goes first: when the broker hands the connection on, we have nothing of it any more. */
-        if (mine)
-                guard_free(l->guard);
-        lease_free_context(l);
-        stream_deinit(&l->stream);
-        if (mine)
-                session_return(l->session, &m);
-        session_unref(l->session);
-        errno = keep;
+/* Raw use shows us neither its requests nor whether they went out whole: nothing can be said of it. */
+bool lease_resettable(const struct lessor_lease *l) {
+        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_resettable(&l->trail);
 }
 
 int lease_check(const struct lessor_lease *l, const char *function, lessor_error *error) {
@@ -147,12 +47,12 @@ int lease_check(const struct lessor_lease *l, const char *function, lessor_error
                 return error_argument(error, function, "lease", "is NULL");
         if (l->epoch != fork_epoch())
                 return error_set(error, LESSOR_E_FORKED,
-                                 "database `%s`: this lease is the parent process': acquire one here", l->database);
+                                 "database `%s`: this lease is the parent process': acquire one here", l->set->name);
         if (l->broken)
                 return error_set(error, LESSOR_E_CONNECTION,
                                  "database `%s`: this lease broke at an earlier command (%s): release it and acquire "
                                  "another",
-                                 l->database, lessor_outcome_text(l->broken));
+                                 l->set->name, lessor_outcome_text(l->broken));
         return 0;
 }
 
@@ -187,7 +87,7 @@ static void lease_report(struct lessor_lease *l, enum lessor_report kind, int er
                 .kind = kind,
                 .error = error,
         };
-        session_report(l->session, &m);
+        session_report(l->set->session, &m);
 }
 
 /* The kind of report that an error of Redis deserves: it concerns the server, not the command. 0: none. */
@@ -241,7 +141,7 @@ static void lease_count(struct lessor_lease *l, const struct exchange *x, uint32
                 return;
         if (result == 0)
                 counts.call_ns = now > x->now ? now - x->now : 1;
-        segment_count(&l->session->segment, l->grant.database, &counts);
+        segment_count(&l->set->session->segment, l->grant.database, &counts);
 }
 
 static void lease_report_failure(struct lessor_lease *l, const struct exchange *x, int result) {
@@ -273,11 +173,29 @@ static void lease_say_failure(struct lessor_lease *l, const struct exchange *x, 
         }
         if (!error)
                 return;
-        lease_say_where(l->database, l->session->socket, error);
+        lease_say_where(l->set->name, l->set->session->socket, error);
         if (x->requests > 0)
                 strncat(error->text, ran ? "; the command may have run" : "; the command was not sent whole",
                         sizeof(error->text) - strlen(error->text) - 1);
         error_may_have_run(error, ran);
+}
+
+/*
+ * A parked connection that nobody has used for a while may have ended meanwhile, or have on it what nobody asked for. Seen
+ * here, before anything is sent, another one can take its place without a doubt. Else 0.
+ */
+static int lease_look(const struct lessor_lease *l, struct exchange *x) {
+        char byte;
+        ssize_t n;
+
+        if (l->touched || x->requests == 0 || l->last_used == 0 || x->now - l->last_used < LOOK_AFTER_NS)
+                return 0;
+        n = recv(l->stream.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return 0;
+        x->error = n < 0 ? errno : 0;
+        x->text = "it sends what nobody asked for";
+        return n > 0 ? LESSOR_E_PROTOCOL : LESSOR_E_CONNECTION;
 }
 
 int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error) {
@@ -292,7 +210,12 @@ int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *err
         }
         x->timeout_ns = l->timeout_ns;
         x->now = clock_now();
-        r = stream_exchange(&l->stream, x);
+        session_glance(l->set->session, x->now);
+        r = lease_look(l, x);
+        l->touched = true;
+        l->last_used = x->now;
+        if (r == 0)
+                r = stream_exchange(&l->stream, x);
         errors = lease_judge(l, x);
         lease_count(l, x, errors, r);
         /* A read that timed out has lost nothing: what came so far is still in the buffer. */
@@ -312,58 +235,4 @@ redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size,
         struct exchange x = {.out = data, .size = size, .ends = &size, .requests = 1, .replies = &reply, .expected = 1};
 
         return lease_exchange(l, &x, error) == 0 ? reply : NULL;
-}
-
-/* "file.c:123". By hand: snprintf() would be a noticeable part of a lease's time. */
-static void lease_site(char site[LESSOR_SITE_SIZE], const char *file, int line) {
-        char digits[12];
-        size_t length = 0, n = 0;
-        const char *base = strrchr(file, '/');
-
-        base = base ? base + 1 : file;
-        while (base[length] && length < LESSOR_SITE_SIZE - sizeof(digits) - 2)
-                length++;
-        memcpy(site, base, length);
-        site[length++] = ':';
-        for (unsigned left = line > 0 ? (unsigned)line : 0; n == 0 || left > 0; left /= 10)
-                digits[n++] = (char)('0' + left % 10);
-        while (n > 0)
-                site[length++] = digits[--n];
-        site[length] = '\0';
-}
-
-lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
-        NO_CANCEL;
-        char site[LESSOR_SITE_SIZE] = "";
-        lessor_error local;
-        lessor_lease *l;
-
-        error_clear(error);
-        if (!error)
-                error = &local;
-        if (!db || wait_ms < LESSOR_WAIT_CONFIGURED) {
-                error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
-                return NULL;
-        }
-        if (file)
-                lease_site(site, file, line);
-        l = malloc(sizeof(*l));
-        if (!l) {
-                error_set(error, -ENOMEM, "out of memory");
-                return NULL;
-        }
-        if (lease_init(l, db, wait_ms, site, error) != 0) {
-                free(l);
-                return NULL;
-        }
-        return l;
-}
-
-void lessor_release(lessor_lease *l) {
-        NO_CANCEL;
-
-        if (!l)
-                return;
-        lease_deinit(l);
-        free(l);
 }

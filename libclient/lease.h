@@ -25,9 +25,26 @@ struct harmless {
         } recent[4];
 };
 
+struct warm_set;
+
 struct lessor_lease {
-        struct session *session; /* a reference */
-        struct guard *guard;     /* the fd */
+        /* What every acquire and release touches stands together: one cache line, no more than one load away. */
+        struct lessor_slot *slot;     /* in the session segment; NULL: cold, given back by message and freed */
+        const atomic_uint *attention; /* the session's */
+        uint64_t held;                /* its word's value, while held */
+        uint64_t sampled;             /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
+        struct site site;             /* noted in the slot; likewise tid */
+        int32_t tid;
+        uint32_t epoch; /* the process it belongs to */
+        bool busy;      /* held by a thread */
+        bool pinned;    /* it counts against max_pinned: given back, never parked */
+        bool touched;   /* used since it was taken: only then is there anything to prove, or to restore */
+
+        struct warm_set *set;
+        struct lessor_lease *next; /* in its set */
+        uint64_t last_used;        /* CLOCK_MONOTONIC of the last exchange; 0: none since it was granted */
+        int broken;                /* 0, or the code of the error after which replies can no longer be told apart */
+        struct guard *guard;       /* the fd; NULL: none is kept */
         struct stream stream;
         struct command_trail trail;
         struct harmless harmless;
@@ -35,15 +52,18 @@ struct lessor_lease {
         uint64_t timeout_ns;   /* for each reply */
         uint64_t socket_timeout_ns;
         struct lessor_msg_grant grant;
-        uint32_t epoch; /* the process it belongs to */
-        int broken;     /* 0, or the code of the error after which replies can no longer be told apart */
-        char database[LESSOR_NAME_SIZE];
 };
 
-/* In place: 0, or the code of *error, which is not NULL. */
-int lease_init(struct lessor_lease *l, struct lessor_db *db, int wait_ms, const char *site, lessor_error *error);
-/* Gives the connection back, said clean only with proof. Keeps errno. */
-void lease_deinit(struct lessor_lease *l);
+/* 0: *ret is held; or the code of *error, which is not NULL. */
+int lease_take(struct lessor_db *db, const struct request *request, struct lessor_lease **ret, lessor_error *error);
+/* Parks it, or gives it back, said clean only with proof. Keeps errno. */
+void lease_give(struct lessor_lease *l);
+
+bool lease_clean(const struct lessor_lease *l); /* the clean proof */
+/* State is left at most, and RESET undoes it. */
+bool lease_resettable(const struct lessor_lease *l);
+/* Puts in front of the text where it happened. */
+void lease_say_where(const char *database, const char *socket, lessor_error *error);
 
 /* 0 when the lease may be used here and now, else the code of *error. `function` is for the text. */
 int lease_check(const struct lessor_lease *l, const char *function, lessor_error *error);
@@ -55,3 +75,8 @@ int lease_check(const struct lessor_lease *l, const char *function, lessor_error
 int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error);
 /* One formatted command, one reply; NULL: see *error. */
 redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size, lessor_error *error);
+/*
+ * The exchange on a connection borrowed for it: 0, or the code of *error, which is not NULL. One that turns out dead before
+ * anything was sent is replaced by another, within the caller's deadline.
+ */
+int lease_exchange_once(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);

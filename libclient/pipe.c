@@ -104,7 +104,8 @@ static bool pipe_allows(const lessor_pipe *p, const struct command *c) {
                 if (strlen(refused[i]) == len && strncasecmp(refused[i], name, len) == 0)
                         return false;
         effect = command_effect(name, len);
-        return !(p->flags & LESSOR_ATOMIC) || effect == COMMAND_HARMLESS || effect == COMMAND_STATE;
+        return !(p->flags & LESSOR_ATOMIC) || effect == COMMAND_HARMLESS || effect == COMMAND_STATE ||
+               effect == COMMAND_STICKY;
 }
 
 static int pipe_take(lessor_pipe *p, struct command *c) {
@@ -220,15 +221,10 @@ static int pipe_exchange(lessor_pipe *p, int wait_ms, redisReply **replies, less
                              .requests = p->n,
                              .replies = replies,
                              .expected = p->n};
-        struct lessor_lease lease;
+        struct request request = {.wait_ms = wait_ms, .site.file = "lessor_pipe_run"};
         lessor_error local;
-        int r = lease_init(&lease, p->db, wait_ms, "lessor_pipe_run", error ? error : &local);
 
-        if (r != 0)
-                return r;
-        r = lease_exchange(&lease, &x, error);
-        lease_deinit(&lease);
-        return r;
+        return lease_exchange_once(p->db, &request, &x, error ? error : &local);
 }
 
 /* An atomic pipe's replies stand one place further up, with MULTI's before and EXEC's behind. */

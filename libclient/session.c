@@ -24,6 +24,8 @@
 #include "base/fdpass.h"
 #include "error.h"
 #include "io.h"
+#include "ticket.h"
+#include "warm.h"
 
 #define GRACE_NS (100 * NS_PER_MS) /* for the answer to CANCEL */
 #define UNANSWERED "the broker did not answer in time: it hangs, is stopped, or the host is overloaded"
@@ -35,10 +37,12 @@ struct waiter {
         uint64_t request;
         uint32_t database;
         pthread_cond_t wake;
+        uint32_t ticket; /* where it sleeps; LESSOR_TICKET_NONE: on `wake`, or at the socket */
         bool done;
         enum ask result;
-        struct grant grant;
-        lessor_error *error; /* the asker's, not NULL */
+        struct warm_set *set;       /* where the lease will belong */
+        struct lessor_lease *lease; /* ASK_GRANTED */
+        lessor_error *error;        /* the asker's, not NULL */
 };
 
 static atomic_uint serials;
@@ -81,8 +85,15 @@ struct session *session_unref(struct session *s) {
                 segment_unmap(&s->segment);
                 pthread_mutex_destroy(&s->lock);
         }
+        free(s->by_word);
         free(s);
         return NULL;
+}
+
+static void waiter_wake(struct session *s, struct waiter *w) {
+        if (w->ticket != LESSOR_TICKET_NONE)
+                ticket_wake(s, w->ticket);
+        pthread_cond_signal(&w->wake);
 }
 
 /* Lock held. The fd is shut down, not closed: others may be polling it; that wakes them, and tells the broker. */
@@ -91,9 +102,10 @@ static void session_end_locked(struct session *s, int code, const char *why) {
                 return;
         snprintf(s->why, sizeof(s->why), "%s", why);
         atomic_store_explicit(&s->over, code, memory_order_release); /* pairs with session_over() */
+        atomic_store_explicit(&s->attention, 1, memory_order_relaxed);
         shutdown(s->fd, SHUT_RDWR);
         list_for_each (&s->waiters, it)
-                pthread_cond_signal(&container_of(it, struct waiter, link)->wake);
+                waiter_wake(s, container_of(it, struct waiter, link));
 }
 
 /* 0, or -errno; waits at most until the deadline for a broker that is slow to read. */
@@ -117,14 +129,14 @@ static struct waiter *session_find(struct session *s, uint64_t request) {
         return NULL;
 }
 
-static void waiter_answer(struct waiter *w, enum ask result) {
+static void waiter_answer(struct session *s, struct waiter *w, enum ask result) {
         w->result = result;
         w->done = true;
-        pthread_cond_signal(&w->wake);
+        waiter_wake(s, w);
 }
 
 /* A grant that nobody waits for, or whose fd did not arrive: unused, so clean. Cannot wait: the lock is held. */
-static void session_give_back(struct session *s, const struct lessor_msg_grant *g) {
+static void session_give_back(struct session *s, const struct lessor_msg_grant *g, bool kept) {
         union wire_message m;
 
         wire_init(&m, LESSOR_MSG_RETURN, 0);
@@ -132,34 +144,33 @@ static void session_give_back(struct session *s, const struct lessor_msg_grant *
         m.giveback.slot = g->slot;
         m.giveback.generation = g->generation;
         m.giveback.lease = g->lease;
-        m.giveback.flags = LESSOR_RETURN_CLEAN;
+        m.giveback.flags = LESSOR_RETURN_CLEAN | (kept ? LESSOR_RETURN_KEPT : 0);
         if (session_send(s, &m, 0) < 0)
                 session_end_locked(s, LESSOR_E_UNAVAILABLE, "the broker reads no more messages: it hangs or is gone");
 }
 
-/* Lock held, likewise below. `fd` is taken; -1: it was lost on the way. */
-static void session_granted(struct session *s, const struct lessor_msg_grant *g, int fd) {
+/* Lock held, likewise below. `fd` is taken; -1: there was none, or it was lost on the way. NULL, or what is wrong. */
+static const char *session_granted(struct session *s, const struct lessor_msg_grant *g, int fd) {
         struct waiter *w = session_find(s, g->header.request);
-        struct guard *guard = NULL;
+        int r;
 
-        if (w && fd >= 0)
-                guard = guard_new(fd);
-        if (guard) {
-                w->grant.guard = guard;
-                w->grant.message = *g;
-                s->held++;
-                waiter_answer(w, ASK_GRANTED);
-                return;
+        if (!w) {
+                session_give_back(s, g, warm_orphaned(s, g, fd));
+                return NULL;
         }
-        fd_close(fd);
-        session_give_back(s, g);
-        if (w && fd < 0) {
-                error_set(w->error, -EMFILE, "no fd free for the granted connection: raise RLIMIT_NOFILE");
-                waiter_answer(w, ASK_FAILED);
-        } else if (w) {
-                error_set(w->error, -ENOMEM, "out of memory");
-                waiter_answer(w, ASK_FAILED);
+        r = warm_granted(s, w->set, g, fd, &w->lease);
+        if (r == 0) {
+                s->granted++;
+                waiter_answer(s, w, ASK_GRANTED);
+                return NULL;
         }
+        if (r == -EPROTO)
+                return "a grant that does not fit what was granted before";
+        session_give_back(s, g, false);
+        error_set(w->error, r, "%s",
+                  r == -EMFILE ? "no fd free for the granted connection: raise RLIMIT_NOFILE" : "out of memory");
+        waiter_answer(s, w, ASK_FAILED);
+        return NULL;
 }
 
 static void session_refused(struct session *s, const struct lessor_msg_error *e) {
@@ -168,10 +179,15 @@ static void session_refused(struct session *s, const struct lessor_msg_error *e)
         if (w) {
                 error_set(w->error, e->outcome, "%s", e->text);
                 error_retry(w->error, e->retry_ns);
-                waiter_answer(w, ASK_REFUSED);
+                waiter_answer(s, w, ASK_REFUSED);
         }
         if (e->flags & LESSOR_FATAL)
                 session_end_locked(s, e->outcome, e->text);
+}
+
+/* Lock held. */
+static void session_attend(struct session *s) {
+        atomic_store_explicit(&s->attention, s->orphans > 0 || session_over(s), memory_order_relaxed);
 }
 
 /* NULL: it may be dealt with. An answer to no waiter's question is for one who has asked and left, if any has. */
@@ -186,6 +202,7 @@ static const char *session_check(struct session *s, const union wire_message *m)
                 if (s->orphans == 0)
                         return "an answer to a question that was not asked";
                 s->orphans--;
+                session_attend(s);
         }
         return NULL;
 }
@@ -231,12 +248,13 @@ static bool session_arrived(struct session *s, struct arrival *a) {
         }
         if (!a->wrong)
                 a->wrong = session_check(s, &a->message);
+        if (!a->wrong && a->message.header.type == LESSOR_MSG_GRANT)
+                a->wrong =
+                        session_granted(s, &a->message.grant, a->packet.n_fds > 0 ? fd_steal(&a->packet.fds[0]) : -1);
+        else if (!a->wrong)
+                session_refused(s, &a->message.error);
         if (a->wrong)
                 session_malformed(s, a->wrong);
-        else if (a->message.header.type == LESSOR_MSG_GRANT)
-                session_granted(s, &a->message.grant, fd_steal(&a->packet.fds[0]));
-        else
-                session_refused(s, &a->message.error);
         fdpass_close(&a->packet);
         return !a->wrong;
 }
@@ -306,30 +324,96 @@ static bool session_follow(struct session *s, struct waiter *w, uint64_t deadlin
         return pthread_cond_timedwait(&w->wake, &s->lock, &t) == 0;
 }
 
+/* Lock held. What stands at this ticket has been granted to nobody who waits, or to its asker. */
+static void session_take_ticket(struct session *s, uint32_t ticket, uint32_t database) {
+        struct lessor_msg_grant g = ticket_grant(s, ticket, database);
+        const char *wrong = session_granted(s, &g, -1);
+
+        if (wrong)
+                session_malformed(s, wrong);
+}
+
+/* Lock held. Answers at tickets whose askers have left. */
+static void session_take_orphans(struct session *s) {
+        for (uint32_t left = s->tickets_orphaned; left; left &= left - 1) {
+                uint32_t ticket = (uint32_t)__builtin_ctz(left);
+                uint32_t state = ticket_state(s, ticket);
+                if (state == LESSOR_TICKET_EMPTY)
+                        continue;
+                s->tickets_orphaned &= ~(UINT32_C(1) << ticket);
+                ticket_free(s, ticket);
+                if (state != LESSOR_TICKET_GRANTED) /* the message will be dealt with as it comes */
+                        continue;
+                s->orphans--;
+                session_attend(s);
+                session_take_ticket(s, ticket, s->ticket_database[ticket]);
+        }
+}
+
+/* Lock held, but not while it sleeps. False: the deadline has passed. */
+static bool session_at_ticket(struct session *s, struct waiter *w, uint64_t deadline) {
+        uint32_t state = ticket_state(s, w->ticket);
+        uint64_t left;
+
+        if (state == LESSOR_TICKET_GRANTED) {
+                session_take_ticket(s, w->ticket, w->database);
+                return true;
+        }
+        if (state != LESSOR_TICKET_EMPTY) {
+                ticket_free(s, w->ticket);
+                w->ticket = LESSOR_TICKET_NONE;
+                return true;
+        }
+        left = deadline == TIME_NEVER ? TIME_NEVER : time_left(clock_now(), deadline);
+        if (left == 0)
+                return false;
+        pthread_mutex_unlock(&s->lock);
+        ticket_sleep(s, w->ticket, left);
+        pthread_mutex_lock(&s->lock);
+        if (ticket_state(s, w->ticket) == LESSOR_TICKET_EMPTY && !s->reading && !session_over(s))
+                session_drain(s); /* has the broker gone away? */
+        return true;
+}
+
 /* Lock held. Until the answer is there, the session is over, or the deadline has passed. */
 static void session_await(struct session *s, struct waiter *w, uint64_t deadline) {
         bool in_time = true, first = true;
 
         while (in_time && !w->done && !session_over(s)) {
+                if (w->ticket != LESSOR_TICKET_NONE) {
+                        in_time = session_at_ticket(s, w, deadline);
+                        continue;
+                }
                 in_time = s->reading ? session_follow(s, w, deadline) : session_read(s, first, deadline);
                 first = false;
         }
 }
 
+/* Lock held. Those who sleep at tickets are not those who read: they come to the socket when they are told to. */
+static void session_call_reader(struct session *s) {
+        list_for_each (&s->waiters, it) {
+                struct waiter *w = container_of(it, struct waiter, link);
+                if (w->ticket == LESSOR_TICKET_NONE) {
+                        pthread_cond_signal(&w->wake);
+                        return;
+                }
+        }
+}
+
 /* Lock held. Whoever leaves hands the reader's role on; an idle session with orphans is ended, see above. */
 static void session_settle(struct session *s) {
-        if (!s->reading && !list_empty(&s->waiters))
-                pthread_cond_signal(&container_of(list_first(&s->waiters), struct waiter, link)->wake);
-        if (s->orphans > 0 && s->held == 0 && list_empty(&s->waiters))
+        if (!s->reading)
+                session_call_reader(s);
+        if (s->orphans > 0 && s->granted == 0 && list_empty(&s->waiters))
                 session_end_locked(s, LESSOR_E_UNAVAILABLE,
                                    "the broker did not answer in time; the session was given up");
 }
 
-static int waiter_init(struct waiter *w, uint32_t database, lessor_error *error) {
+static int waiter_init(struct waiter *w, uint32_t database, struct warm_set *set, lessor_error *error) {
         pthread_condattr_t attributes;
         int r;
 
-        *w = (struct waiter){.database = database, .error = error};
+        *w = (struct waiter){.database = database, .ticket = LESSOR_TICKET_NONE, .set = set, .error = error};
         list_init(&w->link);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -350,21 +434,38 @@ static enum ask session_join(struct session *s, struct waiter *w) {
                 return ASK_FAILED;
         }
         w->request = ++s->last_request;
+        /* Who has no fd yet will get one, by message. */
+        if (warm_keeps_any(w->set))
+                w->ticket = ticket_take(s);
         list_push_back(&s->waiters, &w->link);
         s->n_waiters++;
         return ASK_GRANTED;
+}
+
+/* Lock held. Answered, or never asked: free. Else the broker still may write to it. */
+static void session_leave_ticket(struct session *s, struct waiter *w, bool sent) {
+        if (w->ticket == LESSOR_TICKET_NONE)
+                return;
+        if (w->done || !sent || session_over(s)) {
+                ticket_free(s, w->ticket);
+        } else {
+                s->tickets_orphaned |= UINT32_C(1) << w->ticket;
+                s->ticket_database[w->ticket] = w->database;
+        }
 }
 
 /* Lock held. */
 static enum ask session_leave(struct session *s, struct waiter *w, bool sent) {
         list_remove(&w->link);
         s->n_waiters--;
+        session_leave_ticket(s, w, sent);
         if (!w->done && session_over(s)) {
                 w->result = sent ? ASK_FAILED : ASK_UNSENT;
                 error_set(w->error, atomic_load(&s->over), "%s", s->why);
         } else if (!w->done) {
                 w->result = ASK_FAILED;
                 s->orphans += sent;
+                session_attend(s);
                 error_set(w->error, LESSOR_E_UNAVAILABLE, UNANSWERED);
         }
         session_settle(s);
@@ -399,12 +500,12 @@ static enum ask session_ask(struct session *s, struct waiter *w, const union wir
         return result;
 }
 
-enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct grant *ret,
-                       lessor_error *error) {
+enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct warm_set *set,
+                       struct lessor_lease **ret, lessor_error *error) {
         union wire_message m;
         struct waiter w;
         enum ask result;
-        int r = waiter_init(&w, message->database, error);
+        int r = waiter_init(&w, message->database, set, error);
 
         if (r < 0) {
                 error_set(error, r, "a condition variable cannot be made: %s", lessor_outcome_text(r));
@@ -416,12 +517,13 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
         if (result == ASK_GRANTED) {
                 wire_init(&m, LESSOR_MSG_LEASE, w.request);
                 message->header = m.header;
+                message->ticket = w.ticket;
                 m.lease = *message;
                 result = session_ask(s, &w, &m, deadline);
         }
         pthread_cond_destroy(&w.wake);
         if (result == ASK_GRANTED)
-                *ret = w.grant;
+                *ret = w.lease;
         return result;
 }
 
@@ -437,7 +539,8 @@ void session_return(struct session *s, struct lessor_msg_return *message) {
         if (r < 0)
                 session_lost(s, r);
         pthread_mutex_lock(&s->lock);
-        s->held--;
+        s->granted--;
+        session_take_orphans(s);
         if (s->orphans > 0 && !s->reading && !session_over(s))
                 session_drain(s);
         session_settle(s);
@@ -452,4 +555,13 @@ void session_report(struct session *s, struct lessor_msg_report *message) {
         m.report = *message;
         if (!session_over(s))
                 session_send(s, &m, 0);
+}
+
+void session_look(struct session *s) {
+        pthread_mutex_lock(&s->lock);
+        session_take_orphans(s);
+        if (!s->reading && !session_over(s))
+                session_drain(s);
+        session_settle(s);
+        pthread_mutex_unlock(&s->lock);
 }

@@ -18,7 +18,23 @@
 #include "control.h"
 #include "fork.h"
 
+#define SESSION_GLANCE_NS UINT64_C(100000000)
 enum { SESSION_RECEIVE_MS = 250 }; /* SO_RCVTIMEO of an attached session's socket */
+
+struct warm_set;
+
+/* Where in the caller's program. */
+struct site {
+        const char *file; /* lives for ever, as __FILE__ does; NULL: unknown */
+        int line;
+};
+
+/* What a caller wants of a lease. */
+struct request {
+        int wait_ms; /* LESSOR_WAIT_CONFIGURED, 0, ... */
+        bool pinned; /* he will block on it */
+        struct site site;
+};
 
 struct session {
         atomic_uint references;
@@ -31,14 +47,29 @@ struct session {
         struct control control; /* mapped read-only */
         struct segment segment; /* mapped read-write */
         uint32_t requests_max;
+        struct lessor_lease **by_word; /* of segment.words; whose connection is kept under which word */
+
+        /*
+         * Not 0: there is something to be seen to, and nobody takes or parks a lease without a look at the session: it is
+         * over, or somebody has asked and left, and the answer is still to come.
+         */
+        atomic_uint attention;
+        _Atomic uint64_t looked; /* CLOCK_MONOTONIC: when session_look() last did */
 
         pthread_mutex_t lock; /* protects what follows; nothing blocks while it is held */
         bool reading;         /* a thread is in poll or recvmsg: it hands answers to whoever asked */
         struct list waiters;
         unsigned n_waiters;
+        uint32_t tickets_taken;    /* by waiters and orphans, a bit each */
+        uint32_t tickets_orphaned; /* their askers have left; likewise whose database it was */
+        uint32_t ticket_database[LESSOR_TICKETS + 1];
         unsigned orphans; /* requests whose asker has left and whose answer is still to come */
-        unsigned held;    /* leases granted and not given back */
+        unsigned granted; /* leases granted and not given back, parked ones included */
         uint64_t last_request;
+        struct {
+                _Atomic(const char *) file;
+                int line;
+        } sites[LESSOR_SITES];      /* as they stand in the segment: added to under the lock, read without */
         _Atomic int over;           /* 0, or why the session ended; set once, readable without the lock */
         char why[LESSOR_TEXT_SIZE]; /* written before `over` */
 };
@@ -52,10 +83,6 @@ struct session *session_ref(struct session *s);
 struct session *session_unref(struct session *s); /* NULL ok; returns NULL */
 
 static inline bool session_over(struct session *s) { return atomic_load_explicit(&s->over, memory_order_acquire) != 0; }
-struct grant {
-        struct guard *guard; /* the fd */
-        struct lessor_msg_grant message;
-};
 
 enum ask {
         ASK_GRANTED,
@@ -63,11 +90,26 @@ enum ask {
         ASK_FAILED,  /* *error has ours */
         ASK_UNSENT,  /* the session was over before the question was sent: ask another one; *error is filled in */
 };
-/* One LEASE and its answer. message->header is filled in here; error is not NULL. Taken back after `deadline`. */
-enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct grant *ret,
-                       lessor_error *error);
+/*
+ * One LEASE and its answer. message->header is filled in here; error is not NULL. Taken back after `deadline`.
+ * ASK_GRANTED: *ret belongs to `set` and is to be accepted.
+ */
+enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint64_t deadline, struct warm_set *set,
+                       struct lessor_lease **ret, lessor_error *error);
 
 /* RETURN, its header filled in here. Always done with the lease: what cannot be told to the broker ends the session. */
 void session_return(struct session *s, struct lessor_msg_return *message);
 /* REPORT, header likewise. Dropped when the broker does not read. */
 void session_report(struct session *s, struct lessor_msg_report *message);
+
+/* Looks, without waiting, whether the broker has gone away or an answer has come that nobody waits for. */
+void session_look(struct session *s);
+/* Likewise, but at most ten times a second in this process: for those who do system calls anyway. */
+static inline void session_glance(struct session *s, uint64_t now) {
+        uint64_t looked = atomic_load_explicit(&s->looked, memory_order_relaxed);
+        if (now - looked < SESSION_GLANCE_NS ||
+            !atomic_compare_exchange_strong_explicit(&s->looked, &looked, now, memory_order_relaxed,
+                                                     memory_order_relaxed))
+                return;
+        session_look(s);
+}

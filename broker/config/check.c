@@ -68,6 +68,15 @@ static void check_exposed(const struct config_draft *d, const struct config_data
                            "a password in a file that others may read: chmod o= the file, or use `password_file`");
 }
 
+/* The invariant wins over the wish: see broker/README.md. */
+static void check_handover(const struct config_draft *d, const struct config_database *db) {
+        const struct config_origin *at = &db->origin[CONFIG_KEY_handover];
+        if (db->handover == CONFIG_HANDOVER_RESET && (db->password || db->username))
+                config_say(d->report, CONFIG_WARNING, at,
+                           "`handover: reset` with a password would send it over sockets that workers have touched: "
+                           "these connections are closed and dialled anew, as with `close`");
+}
+
 static bool same_text(const char *a, const char *b) { return a && b ? strcmp(a, b) == 0 : a == b; }
 
 static bool same_keys(const struct config_database *a, const struct config_database *b) {
@@ -126,6 +135,7 @@ void config_check(const struct config_draft *d, const struct config *c) {
         for (unsigned i = 0; i < c->n_databases && d->report->errors == 0; i++) {
                 check_lease(d, &c->databases[i]);
                 check_exposed(d, &c->databases[i]);
+                check_handover(d, &c->databases[i]);
                 check_shared(d, c, i);
                 check_server(d, c, i);
         }

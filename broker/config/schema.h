@@ -35,8 +35,10 @@ X(threads, COUNT, 1, 64, "1", "threads", NULL, RESTART,
   "data threads; one is enough for most hosts, more where cores are many and it measures better")
 X(max_sessions, COUNT, 1, 1000000, "4096", "sessions", NULL, RESTART,
   "worker processes attached at once; one more is refused")
+X(max_sessions_per_user, COUNT, 0, 1000000, "0", "sessions", NULL, LIVE,
+  "of those, how many may be of one user (uid); 0: no limit of his own")
 X(log_level, LOG_LEVEL, 0, 3, "info", "", NULL, LIVE, "the least severe event that is logged")
-X(fd_cache, COUNT, 0, 64, "4", "descriptors", NULL, LIVE,
+X(fd_cache, COUNT, 0, 64, "20", "descriptors", NULL, LIVE,
   "descriptors that a worker keeps for each database beside those of its leases; 0: none")
 X(lane_size, SIZE, CONFIG_KIB(4), CONFIG_MIB(16), "64KiB", "bytes", NULL, RESTART,
   "memory for the commands, and as much for the replies, of one worker thread's lane")
@@ -89,13 +91,22 @@ X(wait_timeout, DURATION, 0, CONFIG_S(86400), "5s", "seconds", NULL, LIVE,
   "how long a request waits for a connection unless the caller says otherwise; 0: not at all")
 X(max_waiters, COUNT, 0, 1000000, "4096", "requests", NULL, LIVE,
   "requests that may wait; one more is refused at once; 0: nobody waits")
+X(max_waiters_per_user, COUNT, 0, 1000000, "0", "requests", NULL, LIVE,
+  "of those, how many of one user (uid) may wait; 0: no limit of his own")
+X(max_leases_per_user, COUNT, 0, 10000, "0", "leases", NULL, LIVE,
+  "connections that the processes of one user (uid) may have leased at once; 0: no limit but `max_connections`")
+X(max_pinned, COUNT, 0, 10000, "0", "leases", NULL, LIVE,
+  "connections that may be leased for blocking (BLPOP, SUBSCRIBE, MONITOR) at once, so that some are left for "
+  "everybody "
+  "else; 0: no limit but `max_connections`")
 X(lease_warn, DURATION, 0, CONFIG_S(31536000), "60s", "seconds", NULL, LIVE,
   "leases held for longer are reported with process, thread and call site; 0: never")
 X(lease_timeout, DURATION, 0, CONFIG_S(31536000), "0s", "seconds", NULL, LIVE,
   "leases held for longer are cut off; 0: never")
 X(handover, HANDOVER, 0, 2, "auto", "", NULL, LIVE,
-  "how a connection without the proof that it is clean is made fit for the next worker: `reset` it, `close` and dial, "
-  "or `auto`: what is safe for this server")
+  "what becomes of a connection that comes back with state on it: `close` it and dial; `reset` it, which only "
+  "databases "
+  "without a password allow; `auto`: what is safe for this database")
 X(allow, ALLOW, 0, 0, "everyone", "", NULL, LIVE,
   "who may lease: {users: [names or numbers], groups: [names or numbers]}, or `everyone` who may connect to the socket")
 #undef X

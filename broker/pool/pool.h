@@ -12,6 +12,9 @@
  * The owner reports what happened (pool_lease, pool_dialled, pool_return ...) and then carries out what pool_next() says,
  * one action after the other, until it says POOL_NOTHING. Every place but a VACANT one counts against the cap: the pool
  * never has more than max_connections of them, because it has no more places than that.
+ *
+ * LEASED is held or parked: which of the two stands in the lease's word, and the pool does not know. While somebody
+ * waits whom no dial will serve at once, every leased connection is WANTED: POOL_RECALL is said once for each.
  */
 #include <stdbool.h>
 #include <stdint.h>
@@ -32,35 +35,55 @@ enum conn_state {
 };
 
 /* Why a connection is not handed on but replaced. */
-enum pool_discard { POOL_DISCARD_DIRTY, POOL_DISCARD_STRAY, POOL_DISCARD_HOLDER, POOL_DISCARD_LOST, POOL_DISCARDS };
+enum pool_discard {
+        POOL_DISCARD_DIRTY,
+        POOL_DISCARD_STRAY,
+        POOL_DISCARD_HOLDER,
+        POOL_DISCARD_LOST,
+        POOL_DISCARD_REVOKED,
+        POOL_DISCARD_RESET,
+        POOL_DISCARDS
+};
+
+/* What one user (uid) has of the pool. Whoever is at his limit is passed by in the queue until he gives something back. */
+struct pool_account {
+        unsigned leased, waiting;
+        unsigned max_leased, max_waiting; /* 0: no limit of his own */
+};
 
 struct pool_conn {
         struct list link; /* in by_state[state] */
         enum conn_state state;
         unsigned slot;
         uint64_t generation;
-        uint64_t since;   /* when it came into this state */
-        uint64_t lease;   /* LEASED: the lease's number */
-        uint64_t session; /* LEASED: the holder's */
-        bool lost;        /* LEASED: its socket ended under the holder */
-        bool told;        /* CLOSING: POOL_CLOSE has been said */
-        bool replacing;   /* the next dial of this place makes up for a discarded connection */
+        uint64_t since;               /* when it came into this state */
+        uint64_t lease;               /* LEASED: the lease's number */
+        uint64_t session;             /* LEASED: the holder's */
+        struct pool_account *account; /* LEASED: the holder's */
+        bool pinned;                  /* LEASED: to one who will block on it */
+        bool lost;                    /* LEASED: its socket ended under the holder */
+        bool wanted;                  /* LEASED: POOL_RECALL has been said */
+        bool told;                    /* CLOSING, RESETTING: POOL_CLOSE, POOL_RESET has been said */
+        bool replacing;               /* the next dial of this place makes up for a discarded connection */
 };
 
 struct pool_waiter {
-        struct list link; /* in the queue, or unlinked */
+        struct list link;             /* in the queue, or unlinked */
+        struct pool_account *account; /* the owner's, outlives the waiting and the lease */
         uint64_t session;
         uint64_t since;
+        bool pinned; /* he will block on it */
 };
 
 struct pool_limits {
         unsigned max_connections, max_waiters;
+        unsigned max_pinned; /* 0: none */
         uint64_t retry_base_ns, retry_max_ns;
         unsigned retry_attempts; /* after so many failed dials in a row those who wait are told */
 };
 
 struct pool_stats {
-        uint64_t created, failed, reconnections, retries, leases, reclaims;
+        uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations, resets;
         uint64_t discards[POOL_DISCARDS];
         unsigned peak_open, peak_waiting;
         struct lessor_status_histogram wait_time, hold_time;
@@ -72,6 +95,8 @@ struct pool {
         unsigned count[CONN_STATES];
         struct list queue;
         unsigned waiting;
+        unsigned wanted; /* of the leased; likewise */
+        unsigned pinned;
         struct backoff backoff;
         uint64_t next_dial;    /* no dial before this */
         uint64_t last_failure; /* when a dial begun after the failure before failed */
@@ -85,10 +110,13 @@ struct pool {
 
 enum pool_action_type {
         POOL_NOTHING,
-        POOL_GRANT, /* hand `conn` to `waiter`, which has left the queue; or pool_ungrant() */
-        POOL_FAIL,  /* tell `waiter`, which has left the queue, of `outcome` */
-        POOL_DIAL,  /* establish `conn`; then pool_dialled() or pool_dial_failed() */
-        POOL_CLOSE, /* close the socket of `conn`; then pool_closed() */
+        POOL_GRANT,  /* hand `conn` to `waiter`, which has left the queue; or pool_ungrant() */
+        POOL_FAIL,   /* tell `waiter`, which has left the queue, of `outcome` */
+        POOL_DIAL,   /* establish `conn`; then pool_dialled() or pool_dial_failed() */
+        POOL_CLOSE,  /* close the socket of `conn`; then pool_closed() */
+        POOL_RESET,  /* reset `conn` and prove it; then pool_reset_done() or pool_reset_failed() */
+        POOL_RECALL, /* ask for `conn` back: pool_return() if it was parked; else its holder will return it */
+        POOL_UNWANT, /* nobody waits for `conn` any more: its holder may keep it */
 };
 
 struct pool_action {
@@ -103,17 +131,28 @@ void pool_deinit(struct pool *pool); /* owns no sockets: close them first */
 
 /*
  * Joins the queue: 0; LESSOR_E_EXHAUSTED it is full, those not counted for whom a place is there; the refusal in force.
- * The waiter stays the caller's.
+ * The waiter stays the caller's, who has filled in its session and account.
  */
-int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t session, uint64_t now);
+int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now);
 /* Leaves the queue again; nothing when it is not in it. */
 void pool_cancel(struct pool *pool, struct pool_waiter *waiter);
 
-enum pool_return { POOL_RETURN_CLEAN, POOL_RETURN_DIRTY, POOL_RETURN_HOLDER };
+enum pool_return {
+        POOL_RETURN_CLEAN,
+        POOL_RETURN_RESETTABLE, /* not clean, but nothing was left half-way, and the owner is willing to reset it */
+        POOL_RETURN_DIRTY,
+        POOL_RETURN_RECALLED, /* it was parked, clean, and nobody's */
+        POOL_RETURN_HOLDER,   /* its holder died or broke the protocol */
+        POOL_RETURN_REVOKED,  /* held for too long */
+};
 void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how, uint64_t now);
 /* The connection just granted turned out bad before it was handed over: it is closed, the waiter is first in the queue again. */
 void pool_ungrant(struct pool *pool, struct pool_conn *conn, struct pool_waiter *waiter, enum pool_discard why,
                   uint64_t now);
+
+/* How a reset ended: the connection is FREE, or is closed. */
+void pool_reset_done(struct pool *pool, struct pool_conn *conn, uint64_t now);
+void pool_reset_failed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now);
 /* outcome: LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING. */

@@ -33,8 +33,17 @@
  * A LEASE is a connection, exclusively: the fd of a GRANT is a connected stream socket that speaks RESP, authenticated
  * and with its database selected. Its O_NONBLOCK and socket timeouts are shared with the broker's dup: set what you
  * need. Give it back with RETURN and close your fd. Say LESSOR_RETURN_CLEAN only if every request was sent whole, every
- * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR); otherwise the
+ * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR). If state was left
+ * behind, but by nothing other than SELECT, MULTI, WATCH, SUBSCRIBE and its kin, AUTH, HELLO, READONLY or READWRITE, say
+ * LESSOR_RETURN_RESETTABLE: the broker resets the connection, if it may, and looks whether that has helped. Otherwise the
  * broker replaces the connection. A worker that dies returns everything: nothing to do.
+ *
+ * WARM LEASES. With LESSOR_FEATURE_WORDS a GRANT names a word of the session segment, in which the lease lives on: the
+ * worker may park the connection and take it again by compare-and-swap, without a message, until the broker recalls it.
+ * States, layout and order of accesses stand at struct lessor_slot below. A word belongs to one database for as long as
+ * the session lives; the worker keeps the fd under it, until a GRANT says another one for this word, or names the word
+ * in `forget`. A lease whose word is WANTED, or that is not clean, is given back by RETURN; so is one that the broker has
+ * ended meanwhile (the word is VACANT): that RETURN changes nothing, it tells the broker that the fd is no longer in use.
  *
  * MEMORY. With LESSOR_FEATURE_SEGMENT, ATTACHED carries two fds: [0] the control page, mapped read-only, the same for
  * all sessions and written by the broker alone; [1] the session segment, mapped read-write, shared by this session and
@@ -64,6 +73,7 @@ extern "C" {
 
 /* Features of version 1. */
 #define LESSOR_FEATURE_SEGMENT (UINT64_C(1) << 0) /* control page and session segment, as fds of ATTACHED */
+#define LESSOR_FEATURE_WORDS (UINT64_C(1) << 1)   /* leases with a word in the segment; needs LESSOR_FEATURE_SEGMENT */
 
 enum lessor_message {
         LESSOR_MSG_ATTACH = 1,   /* worker -> broker, 1 fd: pidfd */
@@ -71,7 +81,7 @@ enum lessor_message {
         LESSOR_MSG_LOOKUP = 3,
         LESSOR_MSG_DATABASE = 4,
         LESSOR_MSG_LEASE = 5,
-        LESSOR_MSG_GRANT = 6, /* broker -> worker, 1 fd: the connection */
+        LESSOR_MSG_GRANT = 6, /* broker -> worker, 1 fd: the connection; none with LESSOR_GRANT_KEPT */
         LESSOR_MSG_ERROR = 7,
         LESSOR_MSG_CANCEL = 8,
         LESSOR_MSG_RETURN = 9,
@@ -118,14 +128,20 @@ struct lessor_msg_database {
         uint64_t socket_timeout_ns;
 };
 
+#define LESSOR_TICKET_NONE 0U
+#define LESSOR_LEASE_PINNED 1U /* flags: the worker will block on it (BLPOP, SUBSCRIBE): counts against max_pinned */
 struct lessor_msg_lease {
         struct lessor_msg_header header;
         uint32_t database;
         int32_t tid;      /* the asking thread, for `lessor leases`; 0 if unknown */
         uint64_t wait_ns; /* from receipt; 0: answer at once; LESSOR_WAIT_DEFAULT */
+        uint32_t ticket;  /* where the worker waits: 1 + its place in the segment; LESSOR_TICKET_NONE: at the socket */
+        uint32_t flags;   /* LESSOR_LEASE_PINNED */
         char site[LESSOR_SITE_SIZE];
 };
 
+#define LESSOR_GRANT_KEPT 1U                  /* flags: no fd comes along, the worker still has it under that word */
+#define LESSOR_WORD_NONE UINT32_C(0xffffffff) /* word, forget: none */
 struct lessor_msg_grant {
         struct lessor_msg_header header;
         uint32_t database;
@@ -133,6 +149,11 @@ struct lessor_msg_grant {
         uint64_t generation; /* of the slot: +1 whenever its socket is replaced */
         uint64_t lease;      /* this lease's number, never reused by an instance */
         uint64_t client_id;  /* Redis' CLIENT ID of the connection; 0 if the server has none */
+        uint64_t sequence;   /* what the word was granted with; 0 without one */
+        uint32_t word;       /* where the lease has its word; LESSOR_WORD_NONE: it is given back by RETURN alone */
+        uint32_t flags;      /* LESSOR_GRANT_KEPT */
+        uint32_t forget;     /* the word of another connection whose fd the worker is to close; LESSOR_WORD_NONE */
+        uint32_t reserved;   /* 0 */
 };
 
 #define LESSOR_FATAL 1U /* flags: the session is over, the broker closes the socket */
@@ -150,7 +171,9 @@ struct lessor_msg_cancel {
         uint32_t reserved;
 };
 
-#define LESSOR_RETURN_CLEAN 1U /* flags: the clean proof, see above */
+#define LESSOR_RETURN_CLEAN 1U      /* flags: the clean proof, see above */
+#define LESSOR_RETURN_RESETTABLE 4U /* flags: sent whole, read whole, and RESET undoes what is left; see above */
+#define LESSOR_RETURN_KEPT 2U       /* flags: the worker keeps its fd, for a later grant of the same word */
 struct lessor_msg_return {
         struct lessor_msg_header header; /* request: 0 */
         uint32_t database;
@@ -160,7 +183,7 @@ struct lessor_msg_return {
         uint32_t flags;
         uint32_t reserved;
         uint64_t requests; /* sent whole on this lease */
-        uint64_t replies;  /* parsed whole on this lease; a clean proof has as many as requests */
+        uint64_t replies;  /* parsed whole on this lease; clean and resettable need as many as requests */
 };
 
 enum lessor_report {
@@ -198,7 +221,9 @@ struct lessor_control_database {
         uint32_t max_connections;
         uint64_t wait_timeout_ns;
         uint64_t socket_timeout_ns;
-        uint64_t reserved[5];
+        uint32_t max_pinned; /* 0: pinned leases are leases like others */
+        uint32_t reserved2;
+        uint64_t reserved[4];
         char name[LESSOR_NAME_SIZE];
 };
 
@@ -228,8 +253,10 @@ struct lessor_segment_database {
         uint64_t operations_failed; /* commands answered by an error, or not at all */
         uint64_t timeouts;          /* of those: no reply within socket_timeout */
         uint64_t last_success_ns;   /* CLOCK_REALTIME of the last good reply */
-        uint64_t reserved[4];
+        uint64_t holds_sampled;     /* warm leases measured: one in 64 of each word */
+        uint64_t reserved[3];
         uint32_t call_time[LESSOR_CALL_BUCKETS]; /* histogram of request to reply, wraps at 2^32 */
+        uint32_t hold_time[LESSOR_CALL_BUCKETS]; /* histogram of the sampled holds, likewise */
 };
 
 struct lessor_segment {
@@ -240,8 +267,59 @@ struct lessor_segment {
         uint32_t databases;       /* room for that many */
         uint64_t session;         /* as in ATTACHED */
         uint64_t instance;
-        uint64_t words_offset; /* room for lease words; 0: not offered */
+        uint64_t words_offset; /* of struct lessor_slot [words]; 0: not offered */
         uint64_t lanes_offset; /* room for lanes; 0: not offered */
+        uint32_t words;
+        uint32_t tickets_offset; /* of struct lessor_ticket [LESSOR_TICKETS]; 0: not offered */
+        uint32_t sites_offset; /* of char site[LESSOR_SITES][LESSOR_SITE_SIZE], written by the worker; 0: not offered */
+        uint32_t reserved;     /* 0 */
+};
+
+/*
+ * Where a thread may wait for the answer to its LEASE, asleep on `state` (a futex), with LESSOR_FEATURE_WORDS: a grant of a
+ * connection whose fd the worker has kept is written here, instead of being sent. The worker stores EMPTY before it
+ * asks; the broker stores the state last (release; load it with acquire), once for each request, and wakes.
+ */
+enum lessor_ticket_state {
+        LESSOR_TICKET_EMPTY = 0,
+        LESSOR_TICKET_GRANTED = 1, /* here it is: a GRANT with LESSOR_GRANT_KEPT */
+        LESSOR_TICKET_MAIL = 2,    /* the answer is in the socket, or about to be */
+};
+
+struct lessor_ticket {
+        uint32_t state; /* enum lessor_ticket_state */
+        uint32_t slot;
+        uint32_t word;
+        uint32_t forget;
+        uint64_t request;
+        uint64_t generation;
+        uint64_t lease;
+        uint64_t client_id;
+        uint64_t sequence;
+        uint64_t reserved;
+};
+
+#define LESSOR_TICKETS 16U     /* tickets of a session: more threads than that wait at the socket */
+#define LESSOR_WORDS_MAX 4096U /* words of a session: leases and cached fds of all databases together */
+#define LESSOR_SITES 255U      /* call sites of a session: a slot's `site` is 1 + the place; all others are 0 */
+
+/*
+ * A lease word and its counters, as they lie in the segment. Bits 0-1 of the word are the state: 0 VACANT, 1 HELD, 2
+ * PARKED. Bit 2 is WANTED: as long as it is set the worker changes nothing. Bits 3-26 are the low bits of the grant's
+ * generation, 27-63 the sequence.
+ *      park    compare-and-swap (release) from exactly the value held to the same with state PARKED
+ *      retake  compare-and-swap (acquire) from PARKED, not WANTED, to HELD with the sequence one higher
+ * Whoever does not succeed gives back by RETURN, or asks by LEASE. The fields after the word are written by whoever
+ * holds it. libclient/base/word.h is the implementation.
+ */
+struct lessor_slot_layout {
+        uint64_t word;
+        uint64_t retakes;      /* warm leases begun here */
+        uint64_t held_samples; /* holds measured: one in 64 */
+        uint64_t held_ns;      /* their sum */
+        uint32_t tid;          /* of the thread that holds or held it last; 0: unknown */
+        uint32_t site;         /* where it was taken: 1 + the place among the sites; 0: unknown */
+        uint64_t reserved[3];  /* 0 */
 };
 
 #ifdef __cplusplus

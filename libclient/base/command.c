@@ -22,6 +22,15 @@
  *   REPLICAOF, SLAVEOF, FAILOVER
  *                          the server behind the connection has another role afterwards: a new one finds that out
  *   SHUTDOWN               answers nothing when it succeeds
+ *
+ * Sticky, which RESET may not undo, so that the connection has to go:
+ *   CLIENT                 NO-EVICT (and SETINFO, of 7.2) survive RESET
+ *   SCRIPT, DEBUG          SCRIPT DEBUG survives RESET, and nothing shows it
+ *   MONITOR, SYNC, PSYNC, REPLCONF
+ *                          the server goes on talking, or takes the connection for a replica
+ *   REPLICAOF, SLAVEOF, FAILOVER, QUIT, SHUTDOWN
+ *                          see above: a new connection is the point
+ *   what is not known
  */
 #include "command.h"
 
@@ -58,13 +67,13 @@ static const struct command commands[] = {
         {"BZMPOP", COMMAND_HARMLESS},
         {"BZPOPMAX", COMMAND_HARMLESS},
         {"BZPOPMIN", COMMAND_HARMLESS},
-        {"CLIENT", COMMAND_STATE},
+        {"CLIENT", COMMAND_STICKY},
         {"CLUSTER", COMMAND_HARMLESS},
         {"COMMAND", COMMAND_HARMLESS},
         {"CONFIG", COMMAND_HARMLESS},
         {"COPY", COMMAND_HARMLESS},
         {"DBSIZE", COMMAND_HARMLESS},
-        {"DEBUG", COMMAND_STATE},
+        {"DEBUG", COMMAND_STICKY},
         {"DECR", COMMAND_HARMLESS},
         {"DECRBY", COMMAND_HARMLESS},
         {"DEL", COMMAND_HARMLESS},
@@ -80,7 +89,7 @@ static const struct command commands[] = {
         {"EXPIRE", COMMAND_HARMLESS},
         {"EXPIREAT", COMMAND_HARMLESS},
         {"EXPIRETIME", COMMAND_HARMLESS},
-        {"FAILOVER", COMMAND_STATE},
+        {"FAILOVER", COMMAND_STICKY},
         {"FCALL", COMMAND_HARMLESS},
         {"FCALL_RO", COMMAND_HARMLESS},
         {"FLUSHALL", COMMAND_HARMLESS},
@@ -145,7 +154,7 @@ static const struct command commands[] = {
         {"MGET", COMMAND_HARMLESS},
         {"MIGRATE", COMMAND_HARMLESS},
         {"MODULE", COMMAND_HARMLESS},
-        {"MONITOR", COMMAND_STATE},
+        {"MONITOR", COMMAND_STICKY},
         {"MOVE", COMMAND_HARMLESS},
         {"MSET", COMMAND_HARMLESS},
         {"MSETNX", COMMAND_HARMLESS},
@@ -163,19 +172,19 @@ static const struct command commands[] = {
         {"PING", COMMAND_HARMLESS},
         {"PSETEX", COMMAND_HARMLESS},
         {"PSUBSCRIBE", COMMAND_STATE},
-        {"PSYNC", COMMAND_STATE},
+        {"PSYNC", COMMAND_STICKY},
         {"PTTL", COMMAND_HARMLESS},
         {"PUBLISH", COMMAND_HARMLESS},
         {"PUBSUB", COMMAND_HARMLESS},
         {"PUNSUBSCRIBE", COMMAND_STATE},
-        {"QUIT", COMMAND_STATE},
+        {"QUIT", COMMAND_STICKY},
         {"RANDOMKEY", COMMAND_HARMLESS},
         {"READONLY", COMMAND_STATE},
         {"READWRITE", COMMAND_STATE},
         {"RENAME", COMMAND_HARMLESS},
         {"RENAMENX", COMMAND_HARMLESS},
-        {"REPLCONF", COMMAND_STATE},
-        {"REPLICAOF", COMMAND_STATE},
+        {"REPLCONF", COMMAND_STICKY},
+        {"REPLICAOF", COMMAND_STICKY},
         {"RESET", COMMAND_STATE},
         {"RESTORE", COMMAND_HARMLESS},
         {"RESTORE-ASKING", COMMAND_HARMLESS},
@@ -188,7 +197,7 @@ static const struct command commands[] = {
         {"SAVE", COMMAND_HARMLESS},
         {"SCAN", COMMAND_HARMLESS},
         {"SCARD", COMMAND_HARMLESS},
-        {"SCRIPT", COMMAND_STATE},
+        {"SCRIPT", COMMAND_STICKY},
         {"SDIFF", COMMAND_HARMLESS},
         {"SDIFFSTORE", COMMAND_HARMLESS},
         {"SELECT", COMMAND_STATE},
@@ -197,12 +206,12 @@ static const struct command commands[] = {
         {"SETEX", COMMAND_HARMLESS},
         {"SETNX", COMMAND_HARMLESS},
         {"SETRANGE", COMMAND_HARMLESS},
-        {"SHUTDOWN", COMMAND_STATE},
+        {"SHUTDOWN", COMMAND_STICKY},
         {"SINTER", COMMAND_HARMLESS},
         {"SINTERCARD", COMMAND_HARMLESS},
         {"SINTERSTORE", COMMAND_HARMLESS},
         {"SISMEMBER", COMMAND_HARMLESS},
-        {"SLAVEOF", COMMAND_STATE},
+        {"SLAVEOF", COMMAND_STICKY},
         {"SLOWLOG", COMMAND_HARMLESS},
         {"SMEMBERS", COMMAND_HARMLESS},
         {"SMISMEMBER", COMMAND_HARMLESS},
@@ -222,7 +231,7 @@ static const struct command commands[] = {
         {"SUNIONSTORE", COMMAND_HARMLESS},
         {"SUNSUBSCRIBE", COMMAND_STATE},
         {"SWAPDB", COMMAND_HARMLESS},
-        {"SYNC", COMMAND_STATE},
+        {"SYNC", COMMAND_STICKY},
         {"TIME", COMMAND_HARMLESS},
         {"TOUCH", COMMAND_HARMLESS},
         {"TTL", COMMAND_HARMLESS},
@@ -293,12 +302,25 @@ enum command_effect command_effect(const char *name, size_t len) {
         char upper[COMMAND_NAME_SIZE];
 
         if (len >= sizeof(upper) || (len > 0 && memchr(name, 0, len)))
-                return COMMAND_STATE;
+                return COMMAND_STICKY;
         for (size_t i = 0; i < len; i++)
                 upper[i] = command_upper(name[i]);
         upper[len] = 0;
         command = bsearch(upper, commands, ARRAY_SIZE(commands), sizeof(commands[0]), command_compare);
-        return command ? command->effect : COMMAND_STATE;
+        return command ? command->effect : COMMAND_STICKY;
+}
+
+bool command_blocks(const char *name, size_t len) {
+        static const char *const blocking[] = {"BLMOVE", "BLMPOP",   "BLPOP",    "BRPOP", "BRPOPLPUSH",
+                                               "BZMPOP", "BZPOPMAX", "BZPOPMIN", "WAIT"};
+        for (size_t i = 0; i < ARRAY_SIZE(blocking); i++) {
+                size_t at = 0;
+                while (at < len && blocking[i][at] == command_upper(name[at]))
+                        at++;
+                if (at == len && !blocking[i][at])
+                        return true;
+        }
+        return false;
 }
 
 /* Outside a transaction EXEC and DISCARD are errors and end no watching; inside one UNWATCH is queued, no more. */
@@ -321,6 +343,9 @@ void command_trail_add(struct command_trail *t, const char *name, size_t len) {
                 break;
         case COMMAND_STATE:
                 t->state = true;
+                break;
+        case COMMAND_STICKY:
+                t->sticky = true;
                 break;
         }
 }

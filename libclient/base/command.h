@@ -2,7 +2,7 @@
 #pragma once
 /*
  * What a command leaves behind on its connection. Pure. The table covers Redis 7.0's commands; what it does not know
- * (modules, newer servers) counts as leaving state.
+ * (modules, newer servers) counts as leaving state that nothing undoes.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,18 +13,25 @@ enum command_effect {
         COMMAND_WATCH,    /* watches keys until EXEC, DISCARD or UNWATCH */
         COMMAND_UNWATCH,  /* ends the watching */
         COMMAND_EXEC,     /* EXEC, DISCARD: end the transaction, and with it the watching */
-        COMMAND_STATE,    /* leaves state, or may: SELECT, SUBSCRIBE, AUTH, CLIENT, MONITOR, unknown ones ... */
+        COMMAND_STATE,    /* leaves state that RESET undoes: SELECT, SUBSCRIBE, AUTH, READONLY ... */
+        COMMAND_STICKY,   /* leaves state, or may, that RESET may not undo: CLIENT, MONITOR, SCRIPT, unknown ones ... */
 };
 
 enum command_effect command_effect(const char *name, size_t len); /* any case */
 
+/* Does it, as a rule, keep its connection waiting for others (BLPOP, WAIT ...)? XREAD does only when told to: false. */
+bool command_blocks(const char *name, size_t len);
+
 /* What the commands of one lease have left behind so far. Zero-initialised is clean. */
 struct command_trail {
-        bool multi, watch, state;
+        bool multi, watch, state, sticky;
 };
 
 /* The command is sent: counts on its doing what its name says ... */
 void command_trail_add(struct command_trail *t, const char *name, size_t len);
 /* ... unless it is answered by an error: a DISCARD refused by an ACL ends no transaction. */
 void command_trail_error(struct command_trail *t, const char *name, size_t len);
-static inline bool command_trail_clean(const struct command_trail *t) { return !t->multi && !t->watch && !t->state; }
+static inline bool command_trail_clean(const struct command_trail *t) {
+        return !t->multi && !t->watch && !t->state && !t->sticky;
+}
+static inline bool command_trail_resettable(const struct command_trail *t) { return !t->sticky; }

@@ -27,3 +27,12 @@ uint64_t histogram_bucket_middle(unsigned bucket) {
         uint64_t below = bucket < LAST ? lessor_status_bucket_below_ns(bucket) : from;
         return from + (below - from) / 2;
 }
+
+void histogram_merge(struct lessor_status_histogram *into, const struct lessor_status_histogram *from) {
+        into->count += from->count;
+        into->sum_ns += from->sum_ns;
+        if (from->max_ns > into->max_ns)
+                into->max_ns = from->max_ns;
+        for (unsigned i = 0; i < LESSOR_CALL_BUCKETS; i++)
+                into->bucket[i] += from->bucket[i];
+}

@@ -14,7 +14,8 @@
 
 enum wire_request { REQUEST_ANY, REQUEST_NONE, REQUEST_SOME };
 
-#define FDS_ATTACHED UINT8_MAX /* depends on the features granted */
+#define FDS_ATTACHED UINT8_MAX    /* depends on the features granted */
+#define FDS_GRANT (UINT8_MAX - 1) /* depends on the flags */
 
 struct wire_rule {
         uint16_t size; /* 0: no such type */
@@ -44,7 +45,7 @@ static const struct wire_rule wire_rules[] = {
                                  .from = WIRE_FROM_BROKER,
                                  .request = REQUEST_SOME,
                                  .fds = FDS_ATTACHED,
-                                 FLAGS(lessor_msg_attached, features, LESSOR_FEATURE_SEGMENT)},
+                                 FLAGS(lessor_msg_attached, features, LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS)},
         [LESSOR_MSG_LOOKUP] = {.size = sizeof(struct lessor_msg_lookup),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_SOME,
@@ -55,11 +56,14 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_LEASE] = {.size = sizeof(struct lessor_msg_lease),
                               .from = WIRE_FROM_WORKER,
                               .request = REQUEST_SOME,
-                              STRING(lessor_msg_lease, site)},
+                              STRING(lessor_msg_lease, site),
+                              FLAGS(lessor_msg_lease, flags, LESSOR_LEASE_PINNED)},
         [LESSOR_MSG_GRANT] = {.size = sizeof(struct lessor_msg_grant),
                               .from = WIRE_FROM_BROKER,
                               .request = REQUEST_SOME,
-                              .fds = 1},
+                              .fds = FDS_GRANT,
+                              FLAGS(lessor_msg_grant, flags, LESSOR_GRANT_KEPT),
+                              RESERVED(lessor_msg_grant, reserved)},
         /* A fatal ERROR may answer no question at all. */
         [LESSOR_MSG_ERROR] = {.size = sizeof(struct lessor_msg_error),
                               .from = WIRE_FROM_BROKER,
@@ -73,7 +77,8 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_RETURN] = {.size = sizeof(struct lessor_msg_return),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_NONE,
-                               FLAGS(lessor_msg_return, flags, LESSOR_RETURN_CLEAN),
+                               FLAGS(lessor_msg_return, flags,
+                                     LESSOR_RETURN_CLEAN | LESSOR_RETURN_KEPT | LESSOR_RETURN_RESETTABLE),
                                RESERVED(lessor_msg_return, reserved)},
         [LESSOR_MSG_REPORT] = {.size = sizeof(struct lessor_msg_report),
                                .from = WIRE_FROM_WORKER,
@@ -86,8 +91,8 @@ _Static_assert(sizeof(struct lessor_msg_attach) == 16 + 16 + LESSOR_NAME_SIZE, "
 _Static_assert(sizeof(struct lessor_msg_attached) == 16 + 56, "layout");
 _Static_assert(sizeof(struct lessor_msg_lookup) == 16 + LESSOR_NAME_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_database) == 16 + 24, "layout");
-_Static_assert(sizeof(struct lessor_msg_lease) == 16 + 16 + LESSOR_SITE_SIZE, "layout");
-_Static_assert(sizeof(struct lessor_msg_grant) == 16 + 32, "layout");
+_Static_assert(sizeof(struct lessor_msg_lease) == 16 + 24 + LESSOR_SITE_SIZE, "layout");
+_Static_assert(sizeof(struct lessor_msg_grant) == 16 + 56, "layout");
 _Static_assert(sizeof(struct lessor_msg_error) == 16 + 16 + LESSOR_TEXT_SIZE, "layout");
 _Static_assert(sizeof(struct lessor_msg_cancel) == 16 + 8, "layout");
 _Static_assert(sizeof(struct lessor_msg_return) == 16 + 48, "layout");
@@ -136,6 +141,8 @@ static const char *wire_check_header(const struct wire_rule *rule, const struct 
 
 static const char *wire_check_attached(const struct lessor_msg_attached *attached) {
         bool segment = attached->features & LESSOR_FEATURE_SEGMENT;
+        if (!segment && attached->features & LESSOR_FEATURE_WORDS)
+                return "words without a segment";
         if (segment != (attached->control_size > 0) || segment != (attached->segment_size > 0))
                 return "the sizes of the shared memory do not match the features";
         return NULL;
@@ -156,9 +163,10 @@ static const char *wire_check_fields(const union wire_message *message) {
                 return message->report.kind < LESSOR_REPORT_CONNECTION || message->report.kind > LESSOR_REPORT_LOADING
                                ? "an unknown kind of report"
                                : NULL;
+        case LESSOR_MSG_LEASE:
+                return message->lease.ticket > LESSOR_TICKETS ? "a ticket that does not exist" : NULL;
         case LESSOR_MSG_LOOKUP:
         case LESSOR_MSG_DATABASE:
-        case LESSOR_MSG_LEASE:
         case LESSOR_MSG_GRANT:
         case LESSOR_MSG_CANCEL:
         case LESSOR_MSG_RETURN:
@@ -171,6 +179,8 @@ static const char *wire_check_fds(const struct wire_rule *rule, const union wire
         unsigned expected = rule->fds;
         if (rule->fds == FDS_ATTACHED)
                 expected = message->attached.features & LESSOR_FEATURE_SEGMENT ? 2 : 0;
+        else if (rule->fds == FDS_GRANT)
+                expected = message->grant.flags & LESSOR_GRANT_KEPT ? 0 : 1;
         if (n_fds < expected)
                 return "an fd is missing";
         return n_fds > expected ? "an fd where none belongs" : NULL;

@@ -30,6 +30,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <lessor/protocol.h>
+
 typedef _Atomic(uint64_t) lessor_atomic64;
 _Static_assert(sizeof(lessor_atomic64) == 8 && ATOMIC_LLONG_LOCK_FREE == 2 && ATOMIC_LONG_LOCK_FREE == 2,
                "shared between processes: no lock may hide in it");
@@ -54,11 +56,12 @@ struct lessor_slot {
         _Atomic(uint32_t) site;       /* where it was taken, by its place among the segment's call sites; 0: unknown */
         uint64_t reserved[3];         /* 0 */
 };
-_Static_assert(sizeof(struct lessor_slot) == 64, "one cache line");
-_Static_assert(offsetof(struct lessor_slot, word) == 0 && offsetof(struct lessor_slot, retakes) == 8 &&
-                       offsetof(struct lessor_slot, held_samples) == 16 &&
-                       offsetof(struct lessor_slot, held_ns) == 24 && offsetof(struct lessor_slot, tid) == 32 &&
-                       offsetof(struct lessor_slot, site) == 36 && offsetof(struct lessor_slot, reserved) == 40,
+#define SLOT_SAME(field)                                                                                               \
+        (offsetof(struct lessor_slot, field) == offsetof(struct lessor_slot_layout, field) &&                          \
+         sizeof(((struct lessor_slot *)NULL)->field) == sizeof(((struct lessor_slot_layout *)NULL)->field))
+_Static_assert(sizeof(struct lessor_slot) == 64 && sizeof(struct lessor_slot_layout) == 64, "one cache line");
+_Static_assert(SLOT_SAME(word) && SLOT_SAME(retakes) && SLOT_SAME(held_samples) && SLOT_SAME(held_ns) &&
+                       SLOT_SAME(tid) && SLOT_SAME(site) && SLOT_SAME(reserved),
                "the layout is part of the protocol");
 
 /* ---- values ------------------------------------------------------------------------------------------------------ */

@@ -195,6 +195,7 @@ bool fake_grant_fd(struct fake *f, const union wire_message *lease, int fd) {
         m.grant.generation = 5;
         m.grant.lease = ++f->leases;
         m.grant.client_id = 99;
+        m.grant.word = m.grant.forget = LESSOR_WORD_NONE;
         return fake_send(f, &m, m.header.size, &fd, 1);
 }
 

@@ -354,7 +354,7 @@ TEST(client_lease, errors_of_redis_are_replies_and_some_are_reported) {
 struct conversation {
         const char *commands[4];
         const char *replies[4];
-        bool clean;
+        unsigned flags; /* of RETURN */
 };
 static const struct conversation *talk;
 
@@ -367,25 +367,28 @@ static void talks(struct fake *f, int redis) {
         }
 }
 
-TEST(client_lease, a_lease_is_clean_only_with_proof) {
+TEST(client_lease, a_lease_is_clean_or_resettable_only_with_proof) {
         static const struct conversation table[] = {
-                {{"GET k"}, {"$1\r\nv\r\n"}, true},
-                {{"SELECT 3"}, {"+OK\r\n"}, false},
-                {{"MULTI"}, {"+OK\r\n"}, false},
-                {{"MULTI", "GET k", "EXEC"}, {"+OK\r\n", "+QUEUED\r\n", "*1\r\n$-1\r\n"}, true},
-                {{"MULTI", "DISCARD"}, {"+OK\r\n", "+OK\r\n"}, true},
-                {{"MULTI", "DISCARD"}, {"+OK\r\n", "-NOPERM no\r\n"}, false},
-                {{"WATCH k"}, {"+OK\r\n"}, false},
-                {{"WATCH k", "UNWATCH"}, {"+OK\r\n", "+OK\r\n"}, true},
-                {{"WATCH k", "MULTI", "EXEC"}, {"+OK\r\n", "+OK\r\n", "*0\r\n"}, true},
-                {{"SUBSCRIBE c"}, {"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"}, false},
-                {{"CLIENT NO-EVICT ON"}, {"+OK\r\n"}, false},
-                {{"SOME.MODULE x"}, {"+OK\r\n"}, false},
-                {{"GET k"}, {"$1\r\nv\r\n+"}, false},       /* a byte too many */
-                {{"GET k"}, {"$1\r\nv\r\n+OK\r\n"}, false}, /* a reply too many */
+                {{"GET k"}, {"$1\r\nv\r\n"}, LESSOR_RETURN_CLEAN},
+                {{"SELECT 3"}, {"+OK\r\n"}, LESSOR_RETURN_RESETTABLE},
+                {{"MULTI"}, {"+OK\r\n"}, LESSOR_RETURN_RESETTABLE},
+                {{"MULTI", "GET k", "EXEC"}, {"+OK\r\n", "+QUEUED\r\n", "*1\r\n$-1\r\n"}, LESSOR_RETURN_CLEAN},
+                {{"MULTI", "DISCARD"}, {"+OK\r\n", "+OK\r\n"}, LESSOR_RETURN_CLEAN},
+                {{"MULTI", "DISCARD"}, {"+OK\r\n", "-NOPERM no\r\n"}, LESSOR_RETURN_RESETTABLE},
+                {{"WATCH k"}, {"+OK\r\n"}, LESSOR_RETURN_RESETTABLE},
+                {{"WATCH k", "UNWATCH"}, {"+OK\r\n", "+OK\r\n"}, LESSOR_RETURN_CLEAN},
+                {{"WATCH k", "MULTI", "EXEC"}, {"+OK\r\n", "+OK\r\n", "*0\r\n"}, LESSOR_RETURN_CLEAN},
+                {{"SUBSCRIBE c"}, {"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"}, LESSOR_RETURN_RESETTABLE},
+                {{"CLIENT NO-EVICT ON"}, {"+OK\r\n"}, 0},
+                {{"SELECT 3", "CLIENT ID"}, {"+OK\r\n", ":5\r\n"}, 0},
+                {{"MONITOR"}, {"+OK\r\n"}, 0},
+                {{"SELECT 3"}, {"+OK\r\n+OK\r\n"}, 0},
+                {{"SOME.MODULE x"}, {"+OK\r\n"}, 0},
+                {{"GET k"}, {"$1\r\nv\r\n+"}, 0},       /* a byte too many */
+                {{"GET k"}, {"$1\r\nv\r\n+OK\r\n"}, 0}, /* a reply too many */
         };
         for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-                struct play p = {.redis = talks, .clean = table[i].clean ? LESSOR_RETURN_CLEAN : 0};
+                struct play p = {.redis = talks, .clean = table[i].flags};
                 lessor_lease *lease;
                 struct fake f;
                 lessor *l;

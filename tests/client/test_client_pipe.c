@@ -93,7 +93,8 @@ TEST(client_pipe, an_atomic_pipe_gives_the_replies_of_exec) {
 
 TEST(client_pipe, a_command_refused_while_queueing_aborts_the_rest) {
         struct dialogue d = {MULTI SET_K INCR_K EXEC,
-                             "+OK\r\n+QUEUED\r\n-ERR unknown command\r\n-EXECABORT discarded\r\n", false, 0};
+                             "+OK\r\n+QUEUED\r\n-ERR unknown command\r\n-EXECABORT discarded\r\n", false,
+                             LESSOR_RETURN_RESETTABLE};
         redisReply **replies;
         lessor_error e;
         size_t n;
@@ -108,9 +109,9 @@ TEST(client_pipe, a_command_refused_while_queueing_aborts_the_rest) {
 
 TEST(client_pipe, without_multi_nothing_is_called_atomic) {
         struct dialogue ran = {MULTI SET_K INCR_K EXEC, "-NOPERM no multi\r\n+OK\r\n:2\r\n-ERR EXEC without MULTI\r\n",
-                               false, 0};
+                               false, LESSOR_RETURN_RESETTABLE};
         struct dialogue refused = {MULTI SET_K INCR_K EXEC, "-LOADING a\r\n-LOADING b\r\n-LOADING c\r\n-LOADING d\r\n",
-                                   true, 0};
+                                   true, LESSOR_RETURN_RESETTABLE};
         redisReply **replies;
         lessor_error e;
         size_t n;

@@ -176,9 +176,9 @@ static void late_grant_at_release(struct fake *f, void *data) {
         late = fake_grant(f, &second);
         pthread_barrier_wait(granted);
         need(f, fake_receive(f, LESSOR_MSG_RETURN, &m));
-        need(f, m.giveback.lease == 1);
-        need(f, fake_receive(f, LESSOR_MSG_RETURN, &m));
         need(f, m.giveback.lease == 2);
+        need(f, fake_receive(f, LESSOR_MSG_RETURN, &m));
+        need(f, m.giveback.lease == 1);
         need(f, fake_ended(late));
         close(held);
         close(late);

@@ -5,9 +5,11 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "base/cleanup.h"
 #include "support/check.h"
 #include "support/host.h"
 #include "support/process.h"
+#include "support/raw.h"
 #include "support/sandbox.h"
 
 #define GOOD "+OK\r\n:7\r\n+PONG\r\n"
@@ -156,19 +158,19 @@ TEST(hostile_upstream, bytes_on_a_free_connection_are_found_before_it_is_leased)
         struct manner m = {.answer = GOOD, .later = "+STRAY\r\n", .when = shared_memory(sizeof(struct stage))};
         pid_t fake = fake_start(&m);
         broker_start(&b, "databases: {main: {unix_socket: %s}}\n", listen_path);
-        lessor *l = client_open(&b);
-        lessor_db *db = client_database(l, NULL);
-        lessor_error e = {0};
-        lessor_lease *lease = lessor_acquire(db, 20000, &e);
-        check_msg(lease, "%s", e.text);
-        lessor_release(lease); /* never used: clean */
+        /* By messages alone: a lease with a word would be parked with the worker. */
+        struct lessor_msg_attached attached;
+        struct lessor_msg_grant grant;
+        int worker = raw_attach(b.socket, 0, &attached);
+        fd_close(raw_lease(worker, 0, UINT64_C(20000000000), &grant));
+        struct lessor_msg_return back = raw_return_message(&grant, LESSOR_RETURN_CLEAN);
+        check_eq(raw_say(worker, &back), 0);
         check_figure_soon(&b, "main", available_connections, 1, 5000);
         stage_advance(m.when);
         check(stage_reached(m.when, 2, 20000));
-        lease = lessor_acquire(db, 500, &e); /* of another connection, or none: this server pushes at once by now */
-        lessor_release(lease);
+        fd_close(raw_lease(worker, 0, 500000000, &grant)); /* another, or none: this server pushes at once by now */
         check_figure(&b, "main", discards_stray, 1);
-        lessor_close(l);
+        fd_close(worker);
         fake_end(fake);
         broker_free(&b);
 }

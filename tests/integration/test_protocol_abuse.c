@@ -653,3 +653,29 @@ TEST(protocol_abuse, those_who_connect_and_say_nothing_keep_nobody_out) {
         broker_free(&b);
         redis_stop(&r);
 }
+
+/* All workers of a host may start at once, and each be kept from the CPU between its connect and its ATTACH. */
+TEST(protocol_abuse, many_who_connect_before_the_first_attaches_are_all_let_in) {
+        enum { MANY = 300 };
+        struct lessor_msg_attach hello = raw_attach_message(0);
+        union raw_message answer;
+        struct broker b;
+        struct redis r;
+        int sockets[MANY], pidfd = raw_pidfd(getpid());
+
+        redis_start(&r, NULL);
+        broker_start(&b, "databases: {main: {%s}}\n", redis_address(&r));
+        for (unsigned i = 0; i < MANY; i++)
+                sockets[i] = raw_connect(b.socket);
+        for (unsigned i = 0; i < MANY; i++) {
+                check_eq(raw_send(sockets[i], &hello, sizeof(hello), &pidfd, 1), 0);
+                check_msg(raw_expect(sockets[i], LESSOR_MSG_ATTACHED, &answer), "connection %u was turned away", i);
+        }
+        check_eq(broker_sessions_now(&b), MANY);
+        for (unsigned i = 0; i < MANY; i++)
+                close(sockets[i]);
+        close(pidfd);
+        check_settled(&b, &r);
+        broker_free(&b);
+        redis_stop(&r);
+}

@@ -56,10 +56,12 @@ TEST(status, counters_equal_what_happened) {
         check_eq(redis_info(&h.redis, "total_connections_received") - connections, 3);
         check_eq(d.open_connections, 3);
         check_eq(d.available_connections, 3);
+        check_eq(d.parked_connections, 3);
         check_eq(d.peak_connections, 3);
-        check_eq(d.leases, 8);
-        check_eq(d.wait_time.count, 8);
-        check_eq(d.hold_time.count, 8);
+        check_eq(d.leases, 3);
+        check_eq(d.warm_leases, 5);
+        check_eq(d.wait_time.count, 3);
+        check_eq(d.hold_time.count, 3 + 1); /* each that the broker granted, and one in 64 of the others */
         check_eq(d.call_time.count, 16);
         check_eq(d.failed_connections + d.reconnections + d.retry_attempts + d.lease_timeouts + d.exhausted + d.denied,
                  0);

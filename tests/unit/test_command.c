@@ -24,8 +24,9 @@ static const char harmless[] =
         "ZPOPMIN ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANGESTORE ZRANK ZREM ZREMRANGEBYLEX ZREMRANGEBYRANK "
         "ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION ZUNIONSTORE";
 static const char state[] =
-        "ASKING AUTH CLIENT DEBUG FAILOVER HELLO MONITOR PSUBSCRIBE PSYNC PUNSUBSCRIBE QUIT READONLY READWRITE "
-        "REPLCONF REPLICAOF RESET SCRIPT SELECT SHUTDOWN SLAVEOF SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE";
+        "ASKING AUTH HELLO PSUBSCRIBE PUNSUBSCRIBE READONLY READWRITE RESET SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE "
+        "UNSUBSCRIBE";
+static const char sticky[] = "CLIENT DEBUG FAILOVER MONITOR PSYNC QUIT REPLCONF REPLICAOF SCRIPT SHUTDOWN SLAVEOF SYNC";
 static const char transaction[] = "MULTI EXEC DISCARD WATCH UNWATCH";
 
 static unsigned check_effects(const char *names, enum command_effect effect) {
@@ -59,7 +60,8 @@ static bool clean_after(const char *names) {
 
 TEST(command, every_command_of_redis_7_0_is_known_for_what_it_leaves_behind) {
         check_eq(check_effects(harmless, COMMAND_HARMLESS), 210);
-        check_eq(check_effects(state, COMMAND_STATE), 25);
+        check_eq(check_effects(state, COMMAND_STATE), 13);
+        check_eq(check_effects(sticky, COMMAND_STICKY), 12);
         check_eq(effect_of("MULTI"), COMMAND_MULTI);
         check_eq(effect_of("EXEC"), COMMAND_EXEC);
         check_eq(effect_of("DISCARD"), COMMAND_EXEC);
@@ -68,7 +70,7 @@ TEST(command, every_command_of_redis_7_0_is_known_for_what_it_leaves_behind) {
 }
 
 TEST(command, a_name_means_the_same_in_any_case) {
-        const char *lists[] = {harmless, state, transaction};
+        const char *lists[] = {harmless, state, sticky, transaction};
         for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
                 for (const char *name = lists[i]; *name; name += strspn(name, " ")) {
                         size_t len = strcspn(name, " ");
@@ -85,16 +87,16 @@ TEST(command, a_name_means_the_same_in_any_case) {
 
 /* A name cut short, lengthened, or with a byte changed is another command, or none: never taken for one it is not. */
 TEST(command, only_the_whole_name_counts) {
-        check_eq(effect_of(""), COMMAND_STATE);
-        check_eq(command_effect(NULL, 0), COMMAND_STATE);
-        check_eq(effect_of("GE"), COMMAND_STATE);
-        check_eq(effect_of("GETX"), COMMAND_STATE);
-        check_eq(effect_of("GET "), COMMAND_STATE);
-        check_eq(effect_of(" GET"), COMMAND_STATE);
-        check_eq(effect_of("JSON.GET"), COMMAND_STATE);
-        check_eq(effect_of("CLIENT|ID"), COMMAND_STATE);
-        check_eq(command_effect("GET", 4), COMMAND_STATE); /* with its NUL */
-        check_eq(command_effect("GET\0X", 5), COMMAND_STATE);
+        check_eq(effect_of(""), COMMAND_STICKY);
+        check_eq(command_effect(NULL, 0), COMMAND_STICKY);
+        check_eq(effect_of("GE"), COMMAND_STICKY);
+        check_eq(effect_of("GETX"), COMMAND_STICKY);
+        check_eq(effect_of("GET "), COMMAND_STICKY);
+        check_eq(effect_of(" GET"), COMMAND_STICKY);
+        check_eq(effect_of("JSON.GET"), COMMAND_STICKY);
+        check_eq(effect_of("CLIENT|ID"), COMMAND_STICKY);
+        check_eq(command_effect("GET", 4), COMMAND_STICKY); /* with its NUL */
+        check_eq(command_effect("GET\0X", 5), COMMAND_STICKY);
         check_eq(command_effect("GETDEL", 3), COMMAND_HARMLESS); /* GET: the rest is not the name */
         check_eq(command_effect("SELECTION", 6), COMMAND_STATE);
 }
@@ -104,7 +106,7 @@ TEST(command, a_name_of_any_length_and_any_byte_is_read_within_its_bounds) {
                 char *name = malloc(len + 1);
                 check(name);
                 memset(name, 'A', len + 1);
-                check_eq(command_effect(name, len), COMMAND_STATE);
+                check_eq(command_effect(name, len), COMMAND_STICKY);
                 free(name);
         }
         for (unsigned a = 0; a < 256; a++)
@@ -114,6 +116,23 @@ TEST(command, a_name_of_any_length_and_any_byte_is_read_within_its_bounds) {
                         if ((command_effect(name, 3) == COMMAND_HARMLESS) != get)
                                 check_msg(false, "G, %u, %u", a, b);
                 }
+}
+
+static bool resettable_after(const char *names) {
+        struct command_trail t = trail_of(names);
+        return command_trail_resettable(&t);
+}
+
+TEST(command, what_reset_undoes_is_told_from_what_it_may_not) {
+        check(resettable_after(""));
+        check(resettable_after("GET MULTI SET"));
+        check(resettable_after("WATCH SELECT AUTH HELLO SUBSCRIBE PSUBSCRIBE READONLY RESET"));
+        check(!resettable_after("CLIENT"));
+        check(!resettable_after("SELECT MONITOR"));
+        check(!resettable_after("SCRIPT SELECT"));
+        check(!resettable_after("JSON.GET"));
+        check(!clean_after("CLIENT"));
+        check(!clean_after("MULTI CLIENT EXEC"));
 }
 
 TEST(command, nothing_and_harmless_commands_leave_no_trail) {

@@ -12,6 +12,7 @@
 
 static struct pool pool;
 static struct pool_waiter waiters[WAITERS];
+static struct pool_account account;
 static uint64_t now;
 
 static void setup(void) {
@@ -21,6 +22,7 @@ static void setup(void) {
                                            .retry_max_ns = 30 * NS_PER_S,
                                            .retry_attempts = 5};
         now = 1000 * NS_PER_S;
+        account = (struct pool_account){0};
         check_eq(pool_init(&pool, &limits, 0, now), 0);
 }
 
@@ -46,11 +48,28 @@ static void check_sound(void) {
                 queued += it != NULL;
         check_eq(queued, pool.waiting);
         check(pool.giving_up <= pool.waiting);
+        check_eq(account.waiting, pool.waiting);
+        check_eq(account.leased, pool.count[CONN_LEASED]);
+        check(pool.wanted <= pool.count[CONN_LEASED]);
 }
 
-static struct pool_action next(void) {
+static bool is_about_words(const struct pool_action *action) {
+        return action->type == POOL_RECALL || action->type == POOL_UNWANT;
+}
+
+/* The next action, whatever it is. */
+static struct pool_action next_of_all(void) {
         struct pool_action action = pool_next(&pool, now);
         check_sound();
+        return action;
+}
+
+/* Of those that move connections: here a recalled one is always held, and comes back when its holder says so. */
+static struct pool_action next(void) {
+        struct pool_action action;
+        do
+                action = next_of_all();
+        while (is_about_words(&action));
         return action;
 }
 
@@ -60,7 +79,13 @@ static struct pool_action expect(enum pool_action_type type) {
         return action;
 }
 
-static void ask(unsigned i) { check_eq(pool_lease(&pool, &waiters[i], 100 + i, now), 0); }
+static int lease(struct pool_waiter *waiter, uint64_t session) {
+        waiter->session = session;
+        waiter->account = &account;
+        return pool_lease(&pool, waiter, now);
+}
+
+static void ask(unsigned i) { check_eq(lease(&waiters[i], 100 + i), 0); }
 
 static struct pool_conn *dial_one(unsigned waiter) {
         ask(waiter);
@@ -133,7 +158,7 @@ POOL_TEST(the_queue_is_bounded) {
         for (unsigned i = 0; i < WAITERS; i++)
                 ask(i);
         struct pool_waiter one_more;
-        check_eq(pool_lease(&pool, &one_more, 1, now), LESSOR_E_EXHAUSTED);
+        check_eq(lease(&one_more, 1), LESSOR_E_EXHAUSTED);
         check_eq(pool.waiting, WAITERS);
         check_eq(pool.stats.peak_waiting, WAITERS);
 }
@@ -145,12 +170,12 @@ POOL_TEST(a_queue_of_no_length_still_serves_whom_a_place_can_serve) {
                 ask(i); /* for a place not dialled yet */
         for (unsigned i = 0; i < MAX; i++)
                 conns[i] = expect(POOL_DIAL).conn;
-        check_eq(pool_lease(&pool, &waiters[MAX], 1, now), LESSOR_E_EXHAUSTED);
+        check_eq(lease(&waiters[MAX], 1), LESSOR_E_EXHAUSTED);
         for (unsigned i = 0; i < MAX; i++) {
                 pool_dialled(&pool, conns[i], now);
                 expect(POOL_GRANT);
         }
-        check_eq(pool_lease(&pool, &waiters[MAX], 1, now), LESSOR_E_EXHAUSTED);
+        check_eq(lease(&waiters[MAX], 1), LESSOR_E_EXHAUSTED);
         pool_return(&pool, conns[0], POOL_RETURN_CLEAN, now);
         ask(MAX);
         check(expect(POOL_GRANT).waiter == &waiters[MAX]);
@@ -191,6 +216,61 @@ POOL_TEST(a_dirty_return_is_closed_and_its_place_counts_until_it_is) {
         check_eq(conn->generation, generation + 1);
         pool_dialled(&pool, conn, now);
         check_eq(pool.stats.reconnections, 1);
+}
+
+POOL_TEST(a_resettable_return_is_reset_and_serves_the_first_in_the_queue) {
+        struct pool_conn *conn = lease_one(0);
+        uint64_t generation = conn->generation;
+        ask(1);
+        pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+        check(expect(POOL_RESET).conn == conn);
+        expect(POOL_NOTHING); /* said once; and whoever waits is about to be served, without a dial */
+        check_eq(pool_wakeup(&pool), TIME_NEVER);
+        check_eq(pool_open(&pool), 1);
+        ask(2);
+        struct pool_conn *other = expect(POOL_DIAL).conn; /* the next one is not */
+        pool_reset_done(&pool, conn, now);
+        struct pool_action action = expect(POOL_GRANT);
+        check(action.conn == conn && action.waiter == &waiters[1]);
+        check_eq(conn->generation, generation);
+        check_eq(pool.stats.resets, 1);
+        pool_dialled(&pool, other, now);
+        check(expect(POOL_GRANT).waiter == &waiters[2]);
+}
+
+POOL_TEST(a_reset_that_fails_is_a_close_and_those_who_wait_get_a_dial) {
+        struct pool_conn *conn = lease_one(0);
+        ask(1);
+        pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+        expect(POOL_RESET);
+        pool_reset_failed(&pool, conn, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        check(expect(POOL_DIAL).conn != conn);
+        pool_closed(&pool, conn, now);
+        check_eq(pool.stats.discards[POOL_DISCARD_RESET], 1);
+        check_eq(pool.stats.resets, 0);
+}
+
+POOL_TEST(a_full_pool_does_not_dial_while_it_resets) {
+        struct pool_conn *conns[MAX];
+        for (unsigned i = 0; i < MAX; i++)
+                conns[i] = lease_one(i);
+        for (unsigned i = 0; i < MAX; i++)
+                pool_return(&pool, conns[i], POOL_RETURN_RESETTABLE, now);
+        for (unsigned i = 0; i < 2 * MAX; i++)
+                ask(MAX + i);
+        for (unsigned i = 0; i < MAX; i++)
+                expect(POOL_RESET);
+        expect(POOL_NOTHING);
+        check_eq(pool_open(&pool), MAX);
+}
+
+POOL_TEST(one_that_redis_closed_under_its_holder_is_not_reset) {
+        struct pool_conn *conn = lease_one(0);
+        pool_lost(&pool, conn, now);
+        pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+        check(expect(POOL_CLOSE).conn == conn);
+        check_eq(pool.stats.discards[POOL_DISCARD_LOST], 1);
 }
 
 POOL_TEST(a_full_pool_waits_for_the_close_before_it_dials_again) {
@@ -324,9 +404,9 @@ POOL_TEST(wrong_credentials_are_told_at_once_and_never_retried_hot) {
         check_eq(expect(POOL_FAIL).outcome, LESSOR_E_CREDENTIALS);
         check_eq(expect(POOL_FAIL).outcome, LESSOR_E_CREDENTIALS);
         pool_dial_failed(&pool, second, LESSOR_E_CREDENTIALS, now, 0);
-        check_eq(pool_lease(&pool, &waiters[2], 1, now), LESSOR_E_CREDENTIALS);
+        check_eq(lease(&waiters[2], 1), LESSOR_E_CREDENTIALS);
         now += 29 * NS_PER_S;
-        check_eq(pool_lease(&pool, &waiters[2], 1, now), LESSOR_E_CREDENTIALS);
+        check_eq(lease(&waiters[2], 1), LESSOR_E_CREDENTIALS);
         now += 2 * NS_PER_S;
         ask(2);
         struct pool_conn *conn = expect(POOL_DIAL).conn;
@@ -371,8 +451,6 @@ POOL_TEST(figures_follow_what_happens) {
         expect(POOL_GRANT);
         check_eq(pool.stats.wait_time.count, 2);
         check_eq(pool.stats.wait_time.max_ns, 10 * NS_PER_MS);
-        check_eq(pool.stats.hold_time.count, 1);
-        check_eq(pool.stats.hold_time.sum_ns, 15 * NS_PER_MS);
         check_eq(pool.last_lease, 2);
 }
 
@@ -401,22 +479,26 @@ enum event {
         EVENT_DIALLED,
         EVENT_DIAL_FAILED,
         EVENT_RETURN_CLEAN,
+        EVENT_RETURN_RESETTABLE,
         EVENT_RETURN_DIRTY,
         EVENT_RETURN_HOLDER,
         EVENT_LOST,
         EVENT_CLOSED,
+        EVENT_RESET_DONE,
+        EVENT_RESET_FAILED,
         EVENTS
 };
 
 #define NEVER CONN_STATES /* the owner never reports this in that state: pool_*() asserts it */
 
 static const enum conn_state after[CONN_STATES][EVENTS] = {
-        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER},
-        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER},
-        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER},
-        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER},
-        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER}, /* no resets yet */
-        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT},
+        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER, NEVER, NEVER},
+        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER, NEVER, NEVER},
+        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, NEVER, NEVER},
+        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_RESETTING, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER, NEVER,
+                         NEVER},
+        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, CONN_FREE, CONN_CLOSING},
+        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT, NEVER, NEVER},
 };
 
 static struct pool_conn *bring_into(enum conn_state state) {
@@ -435,8 +517,8 @@ static struct pool_conn *bring_into(enum conn_state state) {
         expect(POOL_GRANT);
         if (state == CONN_LEASED)
                 return conn;
-        pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
-        expect(POOL_CLOSE);
+        pool_return(&pool, conn, state == CONN_RESETTING ? POOL_RETURN_RESETTABLE : POOL_RETURN_DIRTY, now);
+        expect(state == CONN_RESETTING ? POOL_RESET : POOL_CLOSE);
         return conn;
 }
 
@@ -451,6 +533,9 @@ static void apply(enum event event, struct pool_conn *conn) {
         case EVENT_RETURN_CLEAN:
                 pool_return(&pool, conn, POOL_RETURN_CLEAN, now);
                 break;
+        case EVENT_RETURN_RESETTABLE:
+                pool_return(&pool, conn, POOL_RETURN_RESETTABLE, now);
+                break;
         case EVENT_RETURN_DIRTY:
                 pool_return(&pool, conn, POOL_RETURN_DIRTY, now);
                 break;
@@ -462,6 +547,12 @@ static void apply(enum event event, struct pool_conn *conn) {
                 break;
         case EVENT_CLOSED:
                 pool_closed(&pool, conn, now);
+                break;
+        case EVENT_RESET_DONE:
+                pool_reset_done(&pool, conn, now);
+                break;
+        case EVENT_RESET_FAILED:
+                pool_reset_failed(&pool, conn, now);
                 break;
         case EVENTS:
                 break;
@@ -486,7 +577,7 @@ POOL_TEST(every_state_meets_every_event) {
                         setup();
                 }
         }
-        check_eq(met, 11);
+        check_eq(met, 15);
 }
 
 /* ---- a long random life: whatever the order of events, the books balance ------------------------------------------- */
@@ -519,7 +610,7 @@ static void random_event(void) {
                 apply(roll(3) ? EVENT_DIALLED : EVENT_DIAL_FAILED, conn);
                 break;
         case CONN_LEASED:
-                apply(EVENT_RETURN_CLEAN + roll(4), conn);
+                apply(EVENT_RETURN_CLEAN + roll(5), conn);
                 break;
         case CONN_CLOSING:
                 apply(EVENT_CLOSED, conn);
@@ -528,13 +619,16 @@ static void random_event(void) {
                 if (roll(4) == 0)
                         apply(EVENT_LOST, conn);
                 break;
-        case CONN_VACANT:
         case CONN_RESETTING:
+                apply(roll(4) ? EVENT_RESET_DONE : EVENT_RESET_FAILED + roll(2) * (EVENT_LOST - EVENT_RESET_FAILED),
+                      conn);
+                break;
+        case CONN_VACANT:
         case CONN_STATES:
                 break;
         }
         if (!queued[i] && roll(2)) {
-                queued[i] = pool_lease(&pool, &waiters[i], i, now) == 0;
+                queued[i] = lease(&waiters[i], i) == 0;
         } else if (queued[i] && roll(4) == 0) {
                 pool_cancel(&pool, &waiters[i]);
                 queued[i] = false;
@@ -549,4 +643,6 @@ POOL_TEST(whatever_happens_the_books_balance) {
         }
         check(pool.stats.leases > 10000);
         check(pool.stats.failed > 1000);
+        check(pool.stats.resets > 1000);
+        check(pool.stats.discards[POOL_DISCARD_RESET] > 100);
 }

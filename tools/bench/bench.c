@@ -18,7 +18,8 @@
 
 enum { ROUNDS_DEFAULT = 5, ROUNDS_MOST = 1000 };
 
-static const struct bench *const benches[] = {&bench_direct, &bench_cold, &bench_footprint};
+static const struct bench *const benches[] = {&bench_direct,   &bench_cold,  &bench_warm,
+                                              &bench_handover, &bench_storm, &bench_footprint};
 
 void bench_put(json_t *object, const char *name, json_t *value) {
         if (json_object_set_new(object, name, value) < 0)

@@ -57,21 +57,32 @@ void servers_raise_files(void) {
         }
 }
 
-void servers_pin(pid_t pid, int cpu) {
+static void bind_threads(pid_t pid, const cpu_set_t *set) {
         char path[48];
-        cpu_set_t set;
         struct dirent *entry;
         DIR *tasks;
 
         snprintf(path, sizeof(path), "/proc/%d/task", pid ? (int)pid : (int)getpid());
         tasks = opendir(path);
-        CPU_ZERO(&set);
-        CPU_SET((unsigned)cpu, &set);
         while (tasks && (entry = readdir(tasks)))
                 if (entry->d_name[0] != '.')
-                        sched_setaffinity(atoi(entry->d_name), sizeof(set), &set);
+                        sched_setaffinity(atoi(entry->d_name), sizeof(*set), set);
         if (tasks)
                 closedir(tasks);
+}
+
+void servers_pin(pid_t pid, int cpu) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((unsigned)cpu, &set);
+        bind_threads(pid, &set);
+}
+
+/* The kernel leaves out those that are not there, or that our cpuset forbids. */
+void servers_unpin(pid_t pid) {
+        cpu_set_t set;
+        memset(&set, 0xff, sizeof(set));
+        bind_threads(pid, &set);
 }
 
 static void choose_cpus(struct servers *s) {
@@ -214,9 +225,11 @@ static unsigned free_port(void) {
 int servers_start_redis(struct servers *s) {
         char program[] = "redis-server", port[] = "--port", number[12], sock[] = "--unixsocket", save[] = "--save",
              nothing[] = "", dir[] = "--dir", clients[] = "--maxclients", many[] = "10000";
+        /* hiredis connects without blocking: a Unix socket whose backlog is full refuses it. */
+        char backlog[] = "--tcp-backlog", long_one[] = "4096";
         char bind_to[] = "--bind", loopback[] = "127.0.0.1";
-        char *argv[] = {program, port,    number, bind_to,      loopback, sock, s->redis_socket,
-                        save,    nothing, dir,    s->directory, clients,  many, NULL};
+        char *argv[] = {program, port, number,       bind_to, loopback, sock,    s->redis_socket, save,
+                        nothing, dir,  s->directory, clients, many,     backlog, long_one,        NULL};
 
         s->redis_port = free_port();
         snprintf(number, sizeof(number), "%u", s->redis_port);

@@ -44,6 +44,7 @@ int servers_fail(struct servers *s, int error, const char *fmt, ...) __attribute
 
 /* Binds every thread of the process (0: ours) to one CPU. */
 void servers_pin(pid_t pid, int cpu);
+void servers_unpin(pid_t pid);  /* to any CPU it may use */
 void servers_raise_files(void); /* RLIMIT_NOFILE up to its hard limit */
 
 /* A connection for questions, NULL: error says why. */
