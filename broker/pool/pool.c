@@ -160,7 +160,7 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
         switch (how) {
         case POOL_RETURN_RECALLED:
                 pool->stats.recalls++;
-                /* fallthrough */
+                __attribute__((fallthrough));
         case POOL_RETURN_CLEAN:
                 if (conn->lost)
                         discard(pool, conn, POOL_DISCARD_LOST, now);
