@@ -6,7 +6,7 @@
  * Stopping: the control loop ends, every data thread is told to end its sessions and its loop, is joined, and then
  * everything is freed by the caller's thread alone. Leased sockets are closed without shutdown: those leases go on.
  */
-#include "broker.h"
+#include "broker_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -15,32 +15,12 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "control.h"
 #include "instance.h"
 #include "log.h"
 
 /* After running out of fds accept() would fail in a circle, at full speed: rest a little. */
 #define ACCEPT_PAUSE_MS 100
 #define ACCEPTS_PER_TURN 32
-
-struct broker {
-        const struct config *config;
-        uint64_t generation;
-        int lock, listener;
-        struct loop control_loop;
-        struct control *control;
-        struct session_host host;
-        struct directory directory;
-        struct control_page page;
-        struct status_segment *segment;
-        struct session_set *threads;
-        unsigned n_threads_ready;
-        struct database **databases;
-        unsigned *first_connection;
-        unsigned n_connections;
-        struct event *accept, *accept_pause;
-        unsigned next_thread;
-};
 
 /* ---- newcomers ---------------------------------------------------------------------------------------------------- */
 
@@ -106,7 +86,7 @@ static int make_segments(struct broker *b) {
                                      .generation = b->generation,
                                      .start_time = clock_wall(),
                                      .databases = LESSOR_DATABASES_MAX,
-                                     .connections = b->n_connections};
+                                     .connections = b->connection_capacity};
         int r = status_segment_new(&shape, &b->segment);
         if (r == -EEXIST)
                 log_error("status: /dev/shm/lessor.%s is not a file of ours: remove it, or use another --instance",
@@ -138,46 +118,55 @@ static int make_threads(struct broker *b) {
         return 0;
 }
 
-static int make_database(struct broker *b, struct directory_names *names, unsigned i, unsigned first_connection) {
-        const struct config_database *c = &b->config->databases[i];
+int broker_make_database(struct broker *b, const struct config_database *c, unsigned i) {
         struct database_options options = {.config = c,
                                            .instance = b->config->instance,
                                            .index = i,
-                                           .first_connection = first_connection,
-                                           .fd_cache = b->config->fd_cache,
+                                           .first_connection = b->n_connections,
+                                           .fd_cache = b->current->fd_cache,
                                            .generation = b->generation,
                                            .loop = &b->threads[i % b->config->threads].loop,
-                                           .ops = &session_database_ops};
+                                           .ops = &session_database_ops,
+                                           .page = &b->page};
+        int r = database_new(&options, &b->databases[i]);
+        if (r < 0)
+                return r;
+        if (b->n_connections + database_places(b->databases[i]) > b->connection_capacity) {
+                database_free(b->databases[i]);
+                b->databases[i] = NULL;
+                return -ENOSPC;
+        }
+        b->first_connection[i] = b->n_connections;
+        b->n_connections += database_places(b->databases[i]);
+        b->n_databases = i + 1;
+        return 0;
+}
+
+void broker_show_database(struct broker *b, const struct config_database *c, unsigned i) {
         struct control_entry entry = {.name = c->name,
                                       .max_connections = c->max_connections,
                                       .max_pinned = c->max_pinned,
                                       .wait_timeout_ns = c->wait_timeout_ns,
                                       .socket_timeout_ns = c->socket_timeout_ns};
-        int r = database_new(&options, &b->databases[i]);
-        if (r < 0)
-                return r;
-        names->databases[i] = b->databases[i];
-        b->first_connection[i] = first_connection;
         control_page_set(&b->page, i, &entry);
-        return 0;
 }
 
 static int make_databases(struct broker *b) {
-        unsigned n = b->config->n_databases, first = 0;
+        unsigned n = b->config->n_databases;
         struct directory_names *names = calloc(1, sizeof(*names) + n * sizeof(struct database *));
-        b->databases = calloc(n, sizeof(struct database *));
-        b->first_connection = calloc(n, sizeof(*b->first_connection));
+        b->databases = calloc(LESSOR_DATABASES_MAX, sizeof(struct database *));
+        b->first_connection = calloc(LESSOR_DATABASES_MAX, sizeof(*b->first_connection));
         if (!names || !b->databases || !b->first_connection) {
                 free(names);
                 return -ENOMEM;
         }
-        names->n = n;
         directory_publish(&b->directory, names);
         for (unsigned i = 0; i < n; i++) {
-                int r = make_database(b, names, i, first);
+                int r = broker_make_database(b, &b->config->databases[i], i);
                 if (r < 0)
                         return r;
-                first += b->config->databases[i].max_connections;
+                names->databases[names->n++] = b->databases[i];
+                broker_show_database(b, &b->config->databases[i], i);
         }
         return 0;
 }
@@ -199,10 +188,12 @@ static int make_control(struct broker *b) {
                                           .threads = b->threads,
                                           .n_threads = b->config->threads,
                                           .databases = b->databases,
-                                          .n_databases = b->config->n_databases,
+                                          .n_databases = b->n_databases,
                                           .first_connection = b->first_connection,
                                           .n_connections = b->n_connections,
-                                          .segment = b->segment};
+                                          .segment = b->segment,
+                                          .reload = reload_begin,
+                                          .userdata = b};
         return control_new(&b->control_loop, &options, &b->control);
 }
 
@@ -230,16 +221,18 @@ static int assemble(struct broker *b) {
         return make_listener(b);
 }
 
-int broker_new(const struct config *config, struct broker **ret) {
+int broker_new(const struct config *config, const struct broker_loader *loader, struct broker **ret) {
         struct broker *b = calloc(1, sizeof(*b));
         if (!b)
                 return -ENOMEM;
         rcu_register_thread();
-        b->config = config;
+        b->config = b->current = config;
+        b->loader = *loader;
         b->generation = clock_wall();
         b->lock = b->listener = b->page.fd = -1;
+        b->connection_capacity = BROKER_SPARE_CONNECTIONS;
         for (unsigned i = 0; i < config->n_databases; i++)
-                b->n_connections += config->databases[i].max_connections;
+                b->connection_capacity += dialling_places(&config->databases[i]);
         make_host(b);
         int r = assemble(b);
         if (r < 0) {
@@ -285,17 +278,21 @@ static void stop_threads(struct broker *b) {
 
 int broker_run(struct broker *b) {
         int r = 0;
+        for (unsigned i = 0; i < b->n_databases; i++)
+                database_start(b->databases[i]);
         for (unsigned i = 0; r == 0 && i < b->config->threads; i++)
                 r = loop_start(&b->threads[i].loop, "lessord-data");
         if (r == 0) {
                 log_info("broker: ready instance=%s socket=%s databases=%u max_connections=%u threads=%u",
-                         b->config->instance, b->config->socket, b->config->n_databases, b->n_connections,
-                         b->config->threads);
+                         b->config->instance, b->config->socket, b->config->n_databases,
+                         (unsigned)config_connections(b->config), b->config->threads);
                 event_base_dispatch(b->control_loop.base);
         } else {
                 log_error("broker: cannot start a thread: %s", strerror(-r));
         }
         stop_threads(b);
+        for (unsigned i = 0; control_cut(b->control) && i < b->n_databases; i++)
+                database_cut(b->databases[i]);
         return r;
 }
 
@@ -313,7 +310,8 @@ void broker_free(struct broker *b) {
                 if (b->threads[i].loop.base)
                         mailbox_drain(&b->threads[i].loop.inbox);
         control_free(b->control);
-        for (unsigned i = 0; b->databases && i < b->config->n_databases; i++)
+        reload_free(b->reload);
+        for (unsigned i = 0; b->databases && i < b->n_databases; i++)
                 database_free(b->databases[i]);
         for (unsigned i = 0; i < b->n_threads_ready; i++)
                 loop_deinit(&b->threads[i].loop);
@@ -325,6 +323,8 @@ void broker_free(struct broker *b) {
         free(b->databases);
         free(b->first_connection);
         fd_close(b->lock);
+        if (b->current != b->config)
+                config_free((struct config *)(uintptr_t)b->current);
         free(b);
         rcu_unregister_thread();
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@
 #include "base/clock.h"
 #include "base/histogram.h"
 #include "log.h"
+#include "pool/share.h"
 
 /* One data thread's part of the figures; travels between it and the control thread, owned by whoever holds it. */
 struct snapshot {
@@ -26,9 +28,13 @@ struct snapshot {
 struct control {
         struct control_options o;
         struct loop *loop;
-        struct event *tick, *terminate, *interrupt;
+        struct event *tick, *terminate, *interrupt, *quit, *hangup;
+        bool cut;
+        bool reload_wanted;
+        uint64_t reloads, reloads_failed;
         struct snapshot *snapshots;      /* one a data thread */
         struct worker_totals *totals;    /* one a database */
+        struct share *shares;            /* likewise */
         struct directory_session **dead; /* buried at the next tick, together */
         unsigned n_dead, dead_capacity;
         uint64_t last_harvest;
@@ -101,14 +107,24 @@ static void merge_totals(struct lessor_status_database *r, const struct worker_t
                 r->last_success_time = t->last_success_ns;
 }
 
+static void judge_share(struct share *share, struct lessor_status_database *r, uint64_t now) {
+        share_update(share, r->operations_ok, r->operations_failed, now);
+        if (!share_high(share) || r->health != LESSOR_HEALTH_HEALTHY)
+                return;
+        r->health = LESSOR_HEALTH_DEGRADED;
+        snprintf(r->reason, sizeof(r->reason), "%u %% of the operations of the last %u s failed", share->percent,
+                 SHARE_SECONDS);
+}
+
 static int publish_snapshot(struct control *c, struct snapshot *s) {
         int r = 0, failed;
         for (unsigned i = 0; i < s->n; i++) {
                 unsigned index = s->indices[i];
                 merge_totals(&s->databases[i], &c->totals[index]);
+                judge_share(&c->shares[index], &s->databases[i], clock_now());
                 failed = status_segment_write_database(c->o.segment, index, &s->databases[i]);
                 r = failed ? failed : r;
-                for (unsigned slot = 0; slot < s->databases[i].max_connections; slot++) {
+                for (unsigned slot = 0; slot < database_places(c->o.databases[index]); slot++) {
                         failed = status_segment_write_connection(c->o.segment, c->o.first_connection[index] + slot,
                                                                  &s->connections[i][slot]);
                         r = failed ? failed : r;
@@ -124,7 +140,9 @@ static int publish_live(struct control *c, uint64_t heartbeat) {
                                    .connections = c->o.n_connections,
                                    .sessions = atomic_load_explicit(&host->attached, memory_order_relaxed),
                                    .sessions_total = atomic_load_explicit(&host->total, memory_order_relaxed),
-                                   .sessions_refused = atomic_load_explicit(&host->refused, memory_order_relaxed)};
+                                   .sessions_refused = atomic_load_explicit(&host->refused, memory_order_relaxed),
+                                   .reloads = c->reloads,
+                                   .reloads_failed = c->reloads_failed};
         return status_segment_write_live(c->o.segment, &live);
 }
 
@@ -174,10 +192,19 @@ static int publish_first(struct control *c) {
         return r < 0 ? r : publish_live(c, clock_now());
 }
 
+static bool all_home(const struct control *c) {
+        for (unsigned i = 0; i < c->o.n_threads; i++)
+                if (c->snapshots[i].away)
+                        return false;
+        return true;
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *userdata) {
         struct control *c = userdata;
         harvest_all(c, clock_now());
         bury_all(c);
+        if (c->reload_wanted && all_home(c))
+                c->reload_wanted = !c->o.reload(c->o.userdata);
         for (unsigned i = 0; i < c->o.n_threads; i++) {
                 struct snapshot *s = &c->snapshots[i];
                 if (s->away)
@@ -191,28 +218,53 @@ static void on_tick(evutil_socket_t fd, short what, void *userdata) {
 
 static void on_signal(evutil_socket_t number, short what, void *userdata) {
         struct control *c = userdata;
-        log_info("broker: stopping on SIG%s", sigabbrev_np((int)number));
+        c->cut = number == SIGQUIT;
+        log_info("broker: stopping on SIG%s%s", sigabbrev_np((int)number), c->cut ? ", held leases are cut" : "");
         event_base_loopbreak(c->loop->base);
 }
 
+static void on_hangup(evutil_socket_t number, short what, void *userdata) {
+        struct control *c = userdata;
+        c->reload_wanted = true;
+}
+
+bool control_cut(const struct control *c) { return c->cut; }
+
+void control_reloaded(struct control *c, bool well) {
+        c->reloads += well;
+        c->reloads_failed += !well;
+}
+
+static int add_to_snapshot(const struct control_options *o, struct snapshot *s, unsigned index) {
+        s->connections[s->n] = calloc(database_places(o->databases[index]), sizeof(struct lessor_status_connection));
+        if (!s->connections[s->n])
+                return -ENOMEM;
+        s->indices[s->n++] = index;
+        return 0;
+}
+
+void control_add_database(struct control *c, unsigned index) {
+        struct database *db = c->o.databases[index];
+        for (unsigned i = 0; i < c->o.n_threads; i++)
+                if (c->snapshots[i].thread == database_loop(db) && add_to_snapshot(&c->o, &c->snapshots[i], index) < 0)
+                        log_error("status: out of memory, `%s` will have no figures", database_config(db)->name);
+        c->o.n_databases = index + 1;
+        c->o.n_connections = c->o.first_connection[index] + database_places(db);
+}
+
+/* Room for all the databases there can be: a reload only adds. What is not used is never touched. */
 static int allocate_snapshot(struct control *c, struct snapshot *s, struct loop *thread) {
         const struct control_options *o = &c->o;
         s->control = c;
         s->thread = thread;
-        s->indices = calloc(o->n_databases, sizeof(*s->indices));
-        s->databases = calloc(o->n_databases, sizeof(*s->databases));
-        s->connections = calloc(o->n_databases, sizeof(*s->connections));
+        s->indices = calloc(LESSOR_DATABASES_MAX, sizeof(*s->indices));
+        s->databases = calloc(LESSOR_DATABASES_MAX, sizeof(*s->databases));
+        s->connections = calloc(LESSOR_DATABASES_MAX, sizeof(*s->connections));
         if (!s->indices || !s->databases || !s->connections)
                 return -ENOMEM;
-        for (unsigned i = 0; i < o->n_databases; i++) {
-                if (database_loop(o->databases[i]) != thread)
-                        continue;
-                s->indices[s->n] = i;
-                s->connections[s->n] = calloc(database_config(o->databases[i])->max_connections,
-                                              sizeof(struct lessor_status_connection));
-                if (!s->connections[s->n++])
+        for (unsigned i = 0; i < o->n_databases; i++)
+                if (database_loop(o->databases[i]) == thread && add_to_snapshot(o, s, i) < 0)
                         return -ENOMEM;
-        }
         return 0;
 }
 
@@ -229,8 +281,11 @@ static int add_events(struct control *c) {
         c->tick = event_new(c->loop->base, -1, EV_PERSIST, on_tick, c);
         c->terminate = evsignal_new(c->loop->base, SIGTERM, on_signal, c);
         c->interrupt = evsignal_new(c->loop->base, SIGINT, on_signal, c);
-        if (!c->tick || !c->terminate || !c->interrupt || event_add(c->tick, &period) < 0 ||
-            event_add(c->terminate, NULL) < 0 || event_add(c->interrupt, NULL) < 0)
+        c->quit = evsignal_new(c->loop->base, SIGQUIT, on_signal, c);
+        c->hangup = evsignal_new(c->loop->base, SIGHUP, on_hangup, c);
+        if (!c->tick || !c->terminate || !c->interrupt || !c->quit || !c->hangup || event_add(c->tick, &period) < 0 ||
+            event_add(c->terminate, NULL) < 0 || event_add(c->interrupt, NULL) < 0 || event_add(c->quit, NULL) < 0 ||
+            event_add(c->hangup, NULL) < 0)
                 return -ENOMEM;
         return 0;
 }
@@ -242,9 +297,10 @@ int control_new(struct loop *loop, const struct control_options *options, struct
         c->o = *options;
         c->loop = loop;
         c->last_harvest = clock_now();
-        c->totals = calloc(options->n_databases, sizeof(*c->totals));
+        c->totals = calloc(LESSOR_DATABASES_MAX, sizeof(*c->totals));
+        c->shares = calloc(LESSOR_DATABASES_MAX, sizeof(*c->shares));
         c->snapshots = calloc(options->n_threads, sizeof(*c->snapshots));
-        int r = c->totals && c->snapshots ? 0 : -ENOMEM;
+        int r = c->totals && c->shares && c->snapshots ? 0 : -ENOMEM;
         for (unsigned i = 0; r == 0 && i < options->n_threads; i++)
                 r = allocate_snapshot(c, &c->snapshots[i], &options->threads[i].loop);
         if (r == 0)
@@ -273,8 +329,13 @@ void control_free(struct control *c) {
                 event_free(c->terminate);
         if (c->interrupt)
                 event_free(c->interrupt);
+        if (c->quit)
+                event_free(c->quit);
+        if (c->hangup)
+                event_free(c->hangup);
         free(c->dead);
         free(c->totals);
+        free(c->shares);
         free(c->snapshots);
         free(c);
 }

@@ -51,14 +51,12 @@ void request_refuse(struct database_request *request, int outcome, uint64_t retr
         request_free(request);
 }
 
-static uint64_t retry_after(const struct database *db, uint64_t now) { return time_left(now, db->pool.next_dial); }
-
 /* The trouble that keeps requests waiting, as an answer. */
 static void refuse_for_trouble(struct database_request *request, int outcome, uint64_t now) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
-        snprintf(text, sizeof(text), "database `%s` (%s): %s", name_of(db), db->endpoint, db->last_error);
-        request_refuse(request, outcome, retry_after(db, now), text);
+        dialling_trouble(db, outcome, text, sizeof(text));
+        request_refuse(request, outcome, dialling_retry_after(db, now), text);
 }
 
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
@@ -94,46 +92,6 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
 
 /* ---- carrying out the pool's actions --------------------------------------------------------------------------- */
 
-static void on_dialled(void *userdata, const struct dial_result *result) {
-        struct connection *c = userdata;
-        struct database *db = c->database;
-        uint64_t now = clock_now();
-        int outcome = result->outcome;
-
-        c->dial = NULL;
-        if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->links, result->fd) < 0) {
-                fd_close(result->fd);
-                outcome = -ENOMEM;
-        }
-        if (outcome == LESSOR_OK) {
-                if (db->pool.trouble)
-                        log_info("upstream: reachable again db=%s after=\"%s\"", name_of(db), db->last_error);
-                c->client_id = result->client_id;
-                memcpy(c->local, result->local, sizeof(c->local));
-                db->counters.last_success_time = clock_wall();
-                pool_dialled(&db->pool, c->conn, now);
-                log_debug("upstream: connected db=%s slot=%u local=%s client_id=%" PRIu64, name_of(db), c->conn->slot,
-                          c->local, c->client_id);
-        } else {
-                database_note_error(db, result->text[0] ? result->text : strerror(-outcome));
-                pool_dial_failed(&db->pool, c->conn, outcome > 0 ? outcome : LESSOR_E_UPSTREAM, now, arc4random());
-                log_warning("upstream: cannot connect db=%s endpoint=%s failures=%u retry_ms=%" PRIu64 " error=%s",
-                            name_of(db), db->endpoint, db->pool.backoff.failures, retry_after(db, now) / NS_PER_MS,
-                            LOG_QUOTE(db->last_error));
-        }
-        database_pump(db, now);
-}
-
-static void dial(struct database *db, struct pool_conn *conn, uint64_t now) {
-        struct connection *c = connection_of(db, conn);
-        int r = dial_start(db->o.loop->base, db->o.loop->resolver, &db->target, on_dialled, c, &c->dial);
-        if (r == 0)
-                return;
-        database_note_error(db, strerror(-r));
-        pool_dial_failed(&db->pool, conn, LESSOR_E_UPSTREAM, now, arc4random());
-        log_error("upstream: cannot dial db=%s error=%s", name_of(db), LOG_QUOTE(db->last_error));
-}
-
 void request_set_timer(struct database_request *request, uint64_t now) {
         uint64_t left = time_left(now, request->deadline);
         struct timeval wait = timeval_of(left < WAIT_MAX_NS ? left : WAIT_MAX_NS);
@@ -151,7 +109,10 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
                 refuse_for_trouble(container_of(action->waiter, struct database_request, waiter), action->outcome, now);
                 break;
         case POOL_DIAL:
-                dial(db, action->conn, now);
+                dialling_start(db, action->conn, now);
+                break;
+        case POOL_CHECK:
+                upkeep_check(db, action->conn, now);
                 break;
         case POOL_CLOSE:
                 link_close(&connection_of(db, action->conn)->link);
@@ -168,38 +129,29 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         }
 }
 
+/* A timer that fires too early is set again then: cheaper than moving it with every lease. */
+static void set_wake(struct database *db, uint64_t now) {
+        uint64_t at = pool_wakeup(&db->pool);
+        if (at >= db->wake_at)
+                return;
+        uint64_t left = time_left(now, at);
+        struct timeval pause = timeval_of(left < WAIT_MAX_NS ? left : WAIT_MAX_NS);
+        db->wake_at = at;
+        event_add(&db->wake, &pause);
+}
+
 void database_pump(struct database *db, uint64_t now) {
         struct pool_action action;
         while ((action = pool_next(&db->pool, now)).type != POOL_NOTHING)
                 carry_out(db, &action, now);
-        uint64_t at = pool_wakeup(&db->pool);
-        if (at == TIME_NEVER) {
-                if (event_pending(&db->wake, EV_TIMEOUT, NULL))
-                        event_del(&db->wake);
-        } else {
-                struct timeval pause = timeval_of(time_left(now, at));
-                event_add(&db->wake, &pause);
-        }
+        set_wake(db, now);
+        dialling_publish(db);
 }
 
-static void on_wake(evutil_socket_t fd, short what, void *userdata) { database_pump(userdata, clock_now()); }
-
-static void on_lost(struct link *link) {
-        struct connection *c = container_of(link, struct connection, link);
-        uint64_t now = clock_now();
-        log_debug("upstream: lost db=%s slot=%u local=%s", name_of(c->database), c->conn->slot, c->local);
-        handover_cancel(c);
-        pool_lost(&c->database->pool, c->conn, now);
-        if (c->conn->state == CONN_LEASED) /* nobody is to take it again; one that is held will be returned */
-                holders_recall(c->database, c->conn, now);
-        database_pump(c->database, now);
-}
-
-static void on_closed(struct link *link) {
-        struct connection *c = container_of(link, struct connection, link);
-        uint64_t now = clock_now();
-        pool_closed(&c->database->pool, c->conn, now);
-        database_pump(c->database, now);
+static void on_wake(evutil_socket_t fd, short what, void *userdata) {
+        struct database *db = userdata;
+        db->wake_at = TIME_NEVER;
+        database_pump(db, clock_now());
 }
 
 /* ---- what sessions ask ----------------------------------------------------------------------------------------- */
@@ -287,7 +239,7 @@ void database_cancel(struct database *db, struct tenant *tenant, uint64_t number
 }
 
 bool database_allows(struct database *db, const struct peer *peer) {
-        const struct config_allow *allow = &db->o.config->allow;
+        const struct config_allow *allow = &database_config(db)->allow;
         if (allow->everyone)
                 return true;
         for (unsigned i = 0; i < allow->uids.n; i++)
@@ -306,41 +258,20 @@ unsigned database_index(const struct database *db) { return db->o.index; }
 struct loop *database_loop(const struct database *db) {
         return db->o.loop;
 }
-const struct config_database *database_config(const struct database *db) { return db->o.config; }
+unsigned database_places(const struct database *db) { return db->pool.places; }
+bool database_removed(const struct database *db) { return atomic_load_explicit(&db->removed, memory_order_acquire); }
 
-static void describe_endpoint(struct database *db) {
-        const struct config_database *c = db->o.config;
-        if (c->unix_socket)
-                snprintf(db->endpoint, sizeof(db->endpoint), "unix:%s/%u", c->unix_socket, c->db);
-        else
-                snprintf(db->endpoint, sizeof(db->endpoint), strchr(c->host, ':') ? "[%s]:%u/%u" : "%s:%u/%u", c->host,
-                         c->port, c->db);
-}
-
-static void set_target(struct database *db) {
-        const struct config_database *c = db->o.config;
-        snprintf(db->client_name, sizeof(db->client_name), "lessor:%s:%s", db->o.instance, c->name);
-        db->target = (struct upstream_target){.host = c->host,
-                                              .port = c->port,
-                                              .unix_socket = c->unix_socket,
-                                              .username = c->username,
-                                              .password = c->password,
-                                              .db = c->db,
-                                              .client_name = db->client_name,
-                                              .keepalive = c->socket_keepalive,
-                                              .connect_timeout_ns = c->socket_connect_timeout_ns};
+const struct config_database *database_config(const struct database *db) {
+        /* Pairs with the release in database_reconfigure(): what it points to is complete. */
+        return __atomic_load_n(&db->o.config, __ATOMIC_ACQUIRE);
 }
 
 int database_new(const struct database_options *options, struct database **ret) {
         const struct config_database *c = options->config;
-        struct pool_limits limits = {.max_connections = c->max_connections,
-                                     .max_waiters = c->max_waiters,
-                                     .max_pinned = c->max_pinned,
-                                     .retry_base_ns = c->retry_base_ns,
-                                     .retry_max_ns = c->retry_max_ns,
-                                     .retry_attempts = c->retry_attempts};
+        struct pool_limits limits = dialling_limits(c);
+        unsigned places = limits.places;
         struct database *db = calloc(1, sizeof(*db));
-        struct connection *connections = calloc(c->max_connections, sizeof(*connections));
+        struct connection *connections = calloc(places, sizeof(*connections));
 
         /* Lease numbers are never reused by an instance, nor by the next one of its name: the generation is a wall-clock time. */
         if (!db || !connections || pool_init(&db->pool, &limits, options->generation, clock_now()) < 0) {
@@ -353,15 +284,25 @@ int database_new(const struct database_options *options, struct database **ret) 
         list_init(&db->tenants);
         list_init(&db->accounts);
         evtimer_assign(&db->wake, options->loop->base, on_wake, db);
-        for (unsigned i = 0; i < c->max_connections; i++) {
+        for (unsigned i = 0; i < places; i++) {
                 connections[i].database = db;
                 connections[i].conn = &db->pool.conns[i];
-                link_init(&connections[i].link, on_lost, on_closed);
+                link_init(&connections[i].link, dialling_lost, dialling_closed);
         }
-        set_target(db);
-        describe_endpoint(db);
+        db->wake_at = TIME_NEVER;
+        if (reconfigure_target(db, c) < 0) {
+                database_free(db);
+                return -ENOMEM;
+        }
         *ret = db;
         return 0;
+}
+
+void database_start(struct database *db) { database_pump(db, clock_now()); }
+
+void database_cut(struct database *db) {
+        for (unsigned i = 0; i < db->pool.places; i++)
+                link_cut(&db->connections[i].link);
 }
 
 void database_free(struct database *db) {
@@ -369,9 +310,10 @@ void database_free(struct database *db) {
                 return;
         list_for_each_safe (&db->pool.queue, it, next)
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
-        for (unsigned i = 0; i < db->pool.limits.max_connections; i++) {
+        for (unsigned i = 0; i < db->pool.places; i++) {
                 dial_cancel(db->connections[i].dial);
                 handover_cancel(&db->connections[i]);
+                check_cancel(db->connections[i].check);
                 link_drop(&db->connections[i].link);
         }
         list_for_each_safe (&db->tenants, it, next)
@@ -379,6 +321,7 @@ void database_free(struct database *db) {
         list_for_each_safe (&db->accounts, it, next)
                 free(container_of(it, struct account, link));
         event_del(&db->wake);
+        reconfigure_free_target(db);
         pool_deinit(&db->pool);
         free(db->connections);
         free(db);

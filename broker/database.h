@@ -14,6 +14,7 @@
 #include "pool/pool.h"
 #include "tenant.h"
 
+struct control_page;
 struct database;
 struct peer;
 
@@ -50,14 +51,29 @@ struct database_options {
         uint64_t generation;       /* the instance's: leases are numbered from it */
         struct loop *loop;
         const struct database_ops *ops;
+        struct control_page *page; /* where its breaker is published; borrowed */
 };
 
 int database_new(const struct database_options *options, struct database **ret); /* 0; -ENOMEM */
-void database_free(struct database *database); /* closes its sockets without a word: held leases go on */
+void database_start(struct database *database); /* on its thread: min_idle is dialled for before anybody asks */
+void database_cut(struct database *database);   /* before database_free(): held leases end, too */
+void database_free(struct database *database);  /* closes its sockets without a word: held leases go on */
 
 unsigned database_index(const struct database *database);
 struct loop *database_loop(const struct database *database);
+unsigned dialling_places(const struct config_database *config); /* what database_places() will be */
+unsigned database_places(const struct database *database);      /* slots: the cap may grow so far */
+/* From any thread, under RCU: a reload replaces it. */
 const struct config_database *database_config(const struct database *database);
+
+/*
+ * A reload, on the database's thread. `config` replaces the one before, which nobody looks at any more after a grace
+ * period. Connections stay unless the server, or what is said to it first, is another.
+ */
+int database_reconfigure(struct database *database, const struct config_database *config, unsigned fd_cache);
+/* It is in no configuration any more: who waits is told, what is leased goes as it comes back. Keeps nothing of the old. */
+void database_remove(struct database *database);
+bool database_removed(const struct database *database); /* from any thread */
 
 /* From any thread: may this worker use it? Counts a refusal. */
 bool database_allows(struct database *database, const struct peer *peer);

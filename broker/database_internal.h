@@ -2,6 +2,8 @@
 #pragma once
 /* What the files of one database share: database.c and its neighbours, nobody else. */
 #include "database.h"
+#include "status/control_page.h"
+#include "upstream/check.h"
 #include "upstream/dial.h"
 #include "upstream/link.h"
 #include "upstream/reset.h"
@@ -9,8 +11,9 @@
 struct connection {
         struct database *database;
         struct pool_conn *conn; /* of the same slot */
-        struct dial *dial;
-        struct reset *reset; /* while RESETTING */
+        struct dial *dial;      /* while DIALLING */
+        struct check *check;    /* while CHECKING */
+        struct reset *reset;    /* while RESETTING */
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
@@ -36,10 +39,18 @@ struct database {
         struct pool pool;
         struct connection *connections;
         struct upstream_target target;
+        struct {
+                char *host, *unix_socket, *username, *password;
+        } owned;                            /* what the target points to */
+        struct config_database last_config; /* removed: its name and numbers, no pointers */
+        _Atomic bool removed;
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake; /* at pool_wakeup() */
+        struct event wake;        /* at pool_wakeup(), or earlier */
+        uint64_t wake_at;         /* TIME_NEVER: it is not set */
+        uint64_t published_epoch; /* of the breaker, in the control page */
+        bool ask_role;            /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
@@ -54,6 +65,25 @@ void database_note_error(struct database *db, const char *text);
 static inline struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
         return &db->connections[conn->slot];
 }
+
+/* dialling.c: from VACANT to FREE, what keeps it from getting there, and the breaker for all to see. */
+struct pool_limits dialling_limits(const struct config_database *config);
+void dialling_start(struct database *db, struct pool_conn *conn, uint64_t now);
+void dialling_lost(struct link *link);
+void dialling_closed(struct link *link);
+void dialling_trouble(const struct database *db, int outcome, char *text, size_t size); /* as it is told to workers */
+uint64_t dialling_retry_after(const struct database *db, uint64_t now);
+void dialling_publish(struct database *db); /* the breaker, into the control page, if it has changed */
+
+/* reconfigure.c: where it dials, and as whom; copies, so that a reload may free what they came from. 0; -ENOMEM. */
+int reconfigure_target(struct database *db, const struct config_database *config);
+void reconfigure_free_target(struct database *db);
+
+/* upkeep.c: checks of idle connections, and what workers report. */
+void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now);
+void upkeep_report(struct database *db, enum lessor_report kind);
+/* A parked connection that is too old, or that nobody has retaken for long, comes back: idle for as long as it was parked. */
+void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
 
 /* handover.c: what becomes of a connection that comes back. */
 enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg);

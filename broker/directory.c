@@ -49,7 +49,8 @@ struct database *directory_database(const struct directory *directory, unsigned 
 struct database *directory_find(const struct directory *directory, const char *name) {
         const struct directory_names *names = names_of(directory);
         for (unsigned i = 0; i < names->n; i++)
-                if (names->databases[i] && strcmp(database_config(names->databases[i])->name, name) == 0)
+                if (!database_removed(names->databases[i]) &&
+                    strcmp(database_config(names->databases[i])->name, name) == 0)
                         return names->databases[i];
         return NULL;
 }
@@ -59,7 +60,7 @@ void directory_list(const struct directory *directory, char *to, size_t size) {
         size_t used = 0;
         to[0] = '\0';
         for (unsigned i = 0; i < names->n; i++) {
-                if (!names->databases[i])
+                if (database_removed(names->databases[i]))
                         continue;
                 int n = snprintf(to + used, size - used, "%s`%s`", used ? ", " : "",
                                  database_config(names->databases[i])->name);

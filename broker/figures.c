@@ -12,7 +12,7 @@
 static unsigned idle_count(const struct database *db, uint64_t now) {
         unsigned n = 0;
         list_for_each (&db->pool.by_state[CONN_FREE], it)
-                n += now - container_of(it, struct pool_conn, link)->since > IDLE_NS;
+                n += now - container_of(it, struct pool_conn, link)->idle_since > IDLE_NS;
         list_for_each (&db->pool.by_state[CONN_LEASED], it) {
                 const struct place *p = db->connections[container_of(it, struct pool_conn, link)->slot].place;
                 n += p->parked && now - p->since > IDLE_NS;
@@ -41,7 +41,7 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->socket_timeout = db->o.config->socket_timeout_ns;
         r->open_connections = pool_open(pool);
         r->parked_connections = parked_count(db);
-        r->available_connections = pool->count[CONN_FREE] + r->parked_connections;
+        r->available_connections = pool->count[CONN_FREE] + pool->count[CONN_CHECKING] + r->parked_connections;
         r->in_use_connections = pool->count[CONN_LEASED] - r->parked_connections;
         r->idle_connections = idle_count(db, now);
         r->dialling_connections = pool->count[CONN_DIALLING];
@@ -51,6 +51,26 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->waiting = pool->waiting;
         r->peak_waiting = pool->stats.peak_waiting;
         r->oldest_wait = oldest_wait(db, now);
+}
+
+static uint64_t wall_of(uint64_t at, uint64_t now, uint64_t wall) { return at ? wall - now + at : 0; }
+
+static void snapshot_weather(const struct database *db, struct lessor_status_database *r, uint64_t now) {
+        const struct breaker *b = &db->pool.breaker;
+        const struct pool_stats *s = &db->pool.stats;
+        uint64_t wall = clock_wall();
+        r->breaker_state = (uint64_t)b->state;
+        r->breaker_failures = b->failures;
+        r->breaker_trips = b->trips;
+        r->breaker_opened_at = b->state == BREAKER_CLOSED ? 0 : wall_of(b->opened_at, now, wall);
+        r->breaker_retry_at = b->state == BREAKER_OPEN ? wall_of(b->retry_at, now, wall) : 0;
+        r->last_cleanup = wall_of(db->pool.upkeep.last_sweep, now, wall);
+        r->health_checks = s->checks;
+        r->health_checks_failed = s->checks_failed;
+        r->discards_check = s->discards[POOL_DISCARD_CHECK];
+        r->discards_idle = s->discards[POOL_DISCARD_IDLE];
+        r->discards_age = s->discards[POOL_DISCARD_AGE];
+        r->discards_outdated = s->discards[POOL_DISCARD_OUTDATED];
 }
 
 static void snapshot_counters(const struct database *db, struct lessor_status_database *r) {
@@ -114,13 +134,16 @@ static void snapshot_connection(const struct database *db, const struct connecti
 void database_snapshot(struct database *db, struct lessor_status_database *ret,
                        struct lessor_status_connection *connections) {
         memset(ret, 0, sizeof(*ret));
-        wire_string(ret->name, sizeof(ret->name), name_of(db));
+        /* Once nothing of it is left, a removed database is a record without a name. */
+        if (!database_removed(db) || pool_open(&db->pool) > 0)
+                wire_string(ret->name, sizeof(ret->name), name_of(db));
         wire_string(ret->endpoint, sizeof(ret->endpoint), db->endpoint);
         wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
         uint64_t now = clock_now();
         holders_watch(db, now);
         snapshot_gauges(db, ret, now);
+        snapshot_weather(db, ret, now);
         snapshot_counters(db, ret);
-        for (unsigned i = 0; i < db->pool.limits.max_connections; i++)
+        for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);
 }

@@ -168,6 +168,7 @@ void database_report(struct database *db, struct tenant *tenant, const struct le
         db->counters.reports++;
         log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)tenant->pid, msg->kind,
                   msg->error);
+        upkeep_report(db, (enum lessor_report)msg->kind);
 }
 
 void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now) {
@@ -210,8 +211,10 @@ static void judge(struct database *db, struct connection *c, uint64_t now) {
         const struct config_database *config = db->o.config;
         uint64_t held = now - c->place->since;
         char who[512];
-        if (c->place->parked)
+        if (c->place->parked) {
+                upkeep_parked(db, c, now);
                 return;
+        }
         if (config->lease_timeout_ns && held > config->lease_timeout_ns) {
                 describe(c, now, who, sizeof(who));
                 log_warning("lease: cut off, held for longer than lease_timeout db=%s %s", name_of(db), who);

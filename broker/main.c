@@ -39,6 +39,7 @@ static const char usage[] =
         "      --version\n"
         "      --help\n"
         "\n"
+        "SIGHUP (`lessor reload`): reads the configuration again; errors in it change nothing.\n"
         "Exit status: 0 after SIGTERM or SIGINT; 64 wrong usage; 69 cannot start (the log says why);\n"
         "78 the configuration has errors.\n";
 
@@ -116,12 +117,7 @@ static void log_report(const struct config_report *report) {
 }
 
 /* Keys that are parsed and checked, but that this release does not act on yet: whoever sets one is told. */
-static const enum config_key_id inert[] = {CONFIG_KEY_min_idle,          CONFIG_KEY_health_check_interval,
-                                           CONFIG_KEY_idle_timeout,      CONFIG_KEY_idle_check_interval,
-                                           CONFIG_KEY_max_lifetime,      CONFIG_KEY_breaker_failures,
-                                           CONFIG_KEY_breaker_open_time, CONFIG_KEY_breaker_early_probe,
-
-                                           CONFIG_KEY_lane_size,         CONFIG_KEY_reply_budget};
+static const enum config_key_id inert[] = {CONFIG_KEY_lane_size, CONFIG_KEY_reply_budget};
 
 static bool is_set(const struct config *config, enum config_key_id id) {
         bool set = config->origin[id].source != CONFIG_SOURCE_DEFAULT;
@@ -137,13 +133,25 @@ static void warn_of_inert_keys(const struct config *config) {
                                     config_keys[inert[i]].name);
 }
 
-static int run(const struct config *config) {
+static int load_again(void *userdata, struct config **ret) {
+        const struct arguments *a = userdata;
+        struct config_report report = {0};
+        int r = config_load(&a->config, &report, ret);
+        log_report(&report);
+        config_report_deinit(&report);
+        if (r == 0)
+                warn_of_inert_keys(*ret);
+        return r;
+}
+
+static int run(const struct arguments *a, const struct config *config) {
+        const struct broker_loader loader = {.load = load_again, .userdata = (void *)(uintptr_t)a};
         struct broker *broker;
         log_set_level((enum log_level)config->log_level);
         warn_of_inert_keys(config);
         signal(SIGPIPE, SIG_IGN);
-        signal(SIGHUP, SIG_IGN); /* a terminal's end is no reason to end */
-        if (broker_new(config, &broker) < 0)
+        signal(SIGHUP, SIG_IGN); /* until the broker takes it as the order to reload */
+        if (broker_new(config, &loader, &broker) < 0)
                 return EX_UNAVAILABLE;
         int r = broker_run(broker);
         broker_free(broker);
@@ -165,7 +173,7 @@ static int with_config(const struct arguments *a) {
                 return r < 0 ? EX_UNAVAILABLE : EX_CONFIG;
         }
         if (a->mode == MODE_RUN)
-                r = run(config);
+                r = run(a, config);
         else if (a->mode == MODE_PRINT)
                 config_write(config, stdout);
         else

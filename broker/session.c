@@ -307,7 +307,7 @@ static const char *on_lease(struct peer *peer, const struct lessor_msg_lease *ms
 
         rcu_read_lock();
         struct database *db = directory_database(s->set->host->directory, msg->database);
-        if (!db) {
+        if (!db || database_removed(db)) {
                 peer_send_error(peer, msg->header.request, LESSOR_E_UNKNOWN_DATABASE, 0, "no database of that number");
         } else if (!database_allows(db, peer)) {
                 snprintf(text, sizeof(text), "database `%s`: uid %u is not in its `allow` list",

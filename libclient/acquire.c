@@ -80,7 +80,7 @@ static enum ask take_from(const struct wish *w, struct session *s, struct lessor
         uint32_t database;
         enum ask result;
 
-        if (client_place(s, w->db, &database, &d, error) != 0)
+        if (client_place(s, w->db, &database, &d, error) != 0 || control_refusal(d, error) != 0)
                 return ASK_REFUSED;
         set = warm_set_for(w->db, s, database, d);
         if (!set) {
@@ -138,6 +138,8 @@ static int take(struct lessor_db *db, const struct request *r, struct lessor_lea
         uint64_t now, wait = r->wait_ms > 0 ? (uint64_t)r->wait_ms * NS_PER_MS : 0;
         struct wish wish = {.db = db, .wait_ms = r->wait_ms, .pinned = r->pinned, .site = r->site};
 
+        if (set && !session_over(set->session) && control_refusal(set->control, error) != 0)
+                return error->code;
         if (set && !r->pinned && warm_is_quiet(&set->session->attention) && (*ret = warm_take(set, r->site)))
                 return 0;
         now = clock_now();

@@ -14,6 +14,9 @@
 
 #include "base/clock.h"
 #include "base/histogram.h"
+#include "error.h"
+
+#define TRUST_NS (10 * NS_PER_S) /* beyond the next probe's time, an open breaker is believed no longer */
 
 static const char *memory_map(int fd, uint64_t size, int protection, void **ret) {
         struct stat st;
@@ -154,6 +157,42 @@ const struct lessor_control_database *control_database(const struct control *c, 
                 return NULL;
         db = (const struct lessor_control_database *)(const void *)(table + index * c->stride);
         return __atomic_load_n(&db->state, __ATOMIC_ACQUIRE) == LESSOR_CONTROL_OPEN ? db : NULL;
+}
+
+/* False: it was being changed. Pairs with control_page_set_breaker() of the broker. */
+static bool control_copy_breaker(const struct lessor_control_database *db, uint64_t word, lessor_error *error) {
+        uint64_t retry = __atomic_load_n(&db->breaker_retry_ns, __ATOMIC_RELAXED), now = clock_now();
+        size_t length = strnlen(db->breaker_text, sizeof(db->breaker_text) - 1);
+
+        if (length >= sizeof(error->text))
+                length = sizeof(error->text) - 1;
+        memcpy(error->text, db->breaker_text, length);
+        error->text[length] = '\0';
+        error_retry(error, retry > now ? retry - now : NS_PER_MS);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        return (word & 3) != LESSOR_BREAKER_CHANGING && __atomic_load_n(&db->breaker, __ATOMIC_RELAXED) == word;
+}
+
+/* A living broker has probed by then: ask it, and see whether it lives. */
+static bool control_outdated(const struct lessor_control_database *db) {
+        uint64_t retry = __atomic_load_n(&db->breaker_retry_ns, __ATOMIC_RELAXED);
+        return clock_now() >= time_after(retry, TRUST_NS);
+}
+
+int control_refusal(const struct lessor_control_database *db, lessor_error *error) {
+        enum { TRIES = 3 };
+
+        for (int i = 0; i < TRIES; i++) {
+                uint64_t word = __atomic_load_n(&db->breaker, __ATOMIC_ACQUIRE);
+                if ((word & 3) == LESSOR_BREAKER_CLOSED || control_outdated(db))
+                        return 0;
+                error->code = LESSOR_E_BREAKER_OPEN;
+                error->may_have_run = false;
+                if (control_copy_breaker(db, word, error))
+                        return error->code;
+        }
+        return error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
+                         db->name);
 }
 
 static uint32_t control_count(const struct control *c) {

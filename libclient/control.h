@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <lessor.h>
 #include <lessor/protocol.h>
 
 #include "base/word.h"
@@ -39,6 +40,8 @@ void segment_unmap(struct segment *s);
 /* The database in use under that number or name; NULL: none. */
 const struct lessor_control_database *control_database(const struct control *c, uint32_t index);
 const struct lessor_control_database *control_find(const struct control *c, const char *name, uint32_t *ret_index);
+/* 0, or LESSOR_E_BREAKER_OPEN with what the broker has written down for it: no use asking. No system call. */
+int control_refusal(const struct lessor_control_database *db, lessor_error *error);
 /* "main, cache, sessions and 10 more", as far as the buffer goes. */
 void control_names(const struct control *c, char *buffer, size_t size);
 

@@ -31,6 +31,7 @@ struct lessor_lease {
         /* What every acquire and release touches stands together: one cache line, no more than one load away. */
         struct lessor_slot *slot;     /* in the session segment; NULL: cold, given back by message and freed */
         const atomic_uint *attention; /* the session's */
+        const uint64_t *breaker;      /* the database's, in the control page */
         uint64_t held;                /* its word's value, while held */
         uint64_t sampled;             /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
         struct site site;             /* noted in the slot; likewise tid */

@@ -238,7 +238,10 @@ static struct lessor_lease *lease_new(struct warm_set *set) {
         struct lessor_lease *l = aligned_alloc(line, (sizeof(*l) + line - 1) / line * line);
 
         if (l)
-                *l = (struct lessor_lease){.set = set, .epoch = set->epoch, .attention = &set->session->attention};
+                *l = (struct lessor_lease){.set = set,
+                                           .epoch = set->epoch,
+                                           .attention = &set->session->attention,
+                                           .breaker = &set->control->breaker};
         return l;
 }
 

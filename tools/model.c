@@ -28,20 +28,16 @@ const char *model_health_text(uint64_t health) {
 }
 
 void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret) {
-        struct model_overall o = {.total = n};
-        uint64_t ok = 0, failed = 0;
+        struct lessor_status_overall o = {.overall_healthy = true, .success_rate = 100};
 
-        for (unsigned i = 0; i < n; i++) {
-                uint64_t health = databases[i].health;
-                o.healthy_databases += health == LESSOR_HEALTH_UNUSED || health == LESSOR_HEALTH_HEALTHY;
-                o.degraded_databases += health == LESSOR_HEALTH_DEGRADED;
-                ok += databases[i].operations_ok;
-                failed += databases[i].operations_failed;
-        }
-        o.failed_databases = n - o.healthy_databases - o.degraded_databases;
-        o.healthy = o.healthy_databases == n;
-        o.success_rate = model_success_rate(ok, failed);
-        *ret = o;
+        for (unsigned i = 0; i < n; i++)
+                lessor_status_add(&o, &databases[i]);
+        *ret = (struct model_overall){.healthy = o.overall_healthy,
+                                      .total = o.total_databases,
+                                      .healthy_databases = o.healthy_databases,
+                                      .degraded_databases = o.degraded_databases,
+                                      .failed_databases = o.failed_databases,
+                                      .success_rate = o.success_rate};
 }
 
 struct model_times model_times(const struct lessor_status_histogram *h) {
@@ -108,12 +104,28 @@ static int older_first(const void *a, const void *b) {
         return (x->age_ns < y->age_ns) - (x->age_ns > y->age_ns);
 }
 
+/* What a reload has removed is a record without a name: not shown. The others move up; `places` says where to. */
+static void leave_out_removed(struct model *m) {
+        unsigned n = 0;
+        for (unsigned i = 0; i < m->n_records; i++) {
+                m->places[i] = n;
+                if (m->databases[i].name[0])
+                        m->databases[n++] = m->databases[i];
+        }
+        m->n_databases = n;
+}
+
+static const char *database_of(const struct model *m, uint32_t record) {
+        unsigned place = record < m->n_records ? m->places[record] : UINT32_MAX;
+        return place < m->n_databases ? m->databases[place].name : "?";
+}
+
 static void read_lease(const struct model *m, const struct lessor_status_connection *c, struct model_lease *ret) {
         ret->connection = *c;
         TERMINATE(ret->connection.holder);
         TERMINATE(ret->connection.site);
         TERMINATE(ret->connection.local);
-        ret->database = c->database < m->n_databases ? m->databases[c->database].name : "?";
+        ret->database = database_of(m, c->database);
         ret->age_ns = time_left(c->since_ns, m->read_at);
 }
 
@@ -133,15 +145,19 @@ static int read_leases(const struct lessor_status *s, struct model *m) {
 }
 
 int model_read(const struct lessor_status *status, struct model *ret) {
-        struct model m = {.wall = clock_wall(), .n_databases = lessor_status_databases(status)};
+        struct model m = {.wall = clock_wall(), .n_records = lessor_status_databases(status)};
         int r;
 
         read_instance(status, m.wall, &m.instance);
-        m.databases = calloc(m.n_databases ? m.n_databases : 1, sizeof(*m.databases));
-        if (!m.databases)
+        m.databases = calloc(m.n_records + 1, sizeof(*m.databases));
+        m.places = calloc(m.n_records + 1, sizeof(*m.places));
+        if (!m.databases || !m.places) {
+                model_deinit(&m);
                 return -ENOMEM;
-        for (unsigned i = 0; i < m.n_databases; i++)
+        }
+        for (unsigned i = 0; i < m.n_records; i++)
                 read_database(status, i, &m.databases[i]);
+        leave_out_removed(&m);
         model_derive_overall(m.databases, m.n_databases, &m.overall);
         m.overall.healthy = m.overall.healthy && !m.instance.stale;
         m.read_at = lessor_status_now_ns();
@@ -156,6 +172,7 @@ int model_read(const struct lessor_status *status, struct model *ret) {
 
 void model_deinit(struct model *m) {
         free(m->databases);
+        free(m->places);
         free(m->leases);
         *m = (struct model){0};
 }

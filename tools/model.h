@@ -31,9 +31,11 @@ struct model_lease {
 struct model {
         struct model_instance instance;
         struct model_overall overall;
-        uint64_t read_at, wall; /* CLOCK_MONOTONIC, CLOCK_REALTIME of the reading */
-        struct lessor_status_database *databases;
+        uint64_t read_at, wall;                   /* CLOCK_MONOTONIC, CLOCK_REALTIME of the reading */
+        struct lessor_status_database *databases; /* those that are configured */
         unsigned n_databases;
+        unsigned *places; /* of each record, in `databases` */
+        unsigned n_records;
         struct model_lease *leases; /* oldest first */
         unsigned n_leases;
 };

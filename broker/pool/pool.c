@@ -17,20 +17,43 @@
 
 /* A dial takes a fraction of this; whoever waits for longer is served from what is parked elsewhere. */
 #define DIAL_PATIENCE_NS (5 * NS_PER_MS)
-#define LOADING_POLL_NS NS_PER_S /* requirement 13: poll each second while Redis loads its data */
+/* Requirement 13: poll each second while Redis loads its data; after a minute nobody is kept waiting for it. */
+#define LOADING_POLL_NS NS_PER_S
+#define LOADING_MAX_NS (60 * NS_PER_S)
+#define SUSPICION_NS NS_PER_S
 
 /* The diagram: steps[from] has a bit for each state that may follow. */
 static const unsigned steps[CONN_STATES] = {
         [CONN_VACANT] = 1U << CONN_DIALLING,
         [CONN_DIALLING] = 1U << CONN_FREE | 1U << CONN_VACANT,
-        [CONN_FREE] = 1U << CONN_LEASED | 1U << CONN_CLOSING,
+        [CONN_FREE] = 1U << CONN_LEASED | 1U << CONN_CLOSING | 1U << CONN_CHECKING,
         [CONN_LEASED] = 1U << CONN_FREE | 1U << CONN_RESETTING | 1U << CONN_CLOSING,
         [CONN_RESETTING] = 1U << CONN_FREE | 1U << CONN_CLOSING,
         [CONN_CLOSING] = 1U << CONN_VACANT,
+        [CONN_CHECKING] = 1U << CONN_FREE | 1U << CONN_CLOSING,
 };
 
+/* One just checked goes to the end: the stack's order, in which those not needed sink, is not the checks' to change. */
+static void become_free(struct pool *pool, struct pool_conn *conn, enum conn_state from, uint64_t now) {
+        if (pool_open(pool) > pool->limits.max_connections) { /* dialled for before the cap was made smaller */
+                pool->draining = true;
+                pool->upkeep.due = now;
+        }
+        if (from == CONN_CHECKING) {
+                list_remove(&conn->link);
+                list_push_back(&pool->by_state[CONN_FREE], &conn->link);
+                pool->upkeep.due = now; /* others may have waited for this check */
+                return;
+        }
+        conn->idle_since = conn->checked_at = now;
+        if (conn->epoch != pool->epoch)
+                pool->upkeep.due = now;
+        upkeep_watch(&pool->upkeep, conn);
+}
+
 static void move(struct pool *pool, struct pool_conn *conn, enum conn_state to, uint64_t now) {
-        assert(steps[conn->state] & 1U << to);
+        enum conn_state from = conn->state;
+        assert(steps[from] & 1U << to);
         list_remove(&conn->link);
         pool->count[conn->state]--;
         if (conn->state == CONN_LEASED) {
@@ -43,6 +66,8 @@ static void move(struct pool *pool, struct pool_conn *conn, enum conn_state to, 
         conn->since = now;
         list_push_front(&pool->by_state[to], &conn->link);
         pool->count[to]++;
+        if (to == CONN_FREE)
+                become_free(pool, conn, from, now);
         if (to == CONN_DIALLING) {
                 conn->generation++;
                 if (pool_open(pool) > pool->stats.peak_open)
@@ -53,7 +78,7 @@ static void move(struct pool *pool, struct pool_conn *conn, enum conn_state to, 
 static void discard(struct pool *pool, struct pool_conn *conn, enum pool_discard why, uint64_t now) {
         pool->stats.discards[why]++;
         conn->told = false;
-        conn->replacing = true;
+        conn->replacing = why != POOL_DISCARD_IDLE;
         conn->lost = why == POOL_DISCARD_LOST;
         move(pool, conn, CONN_CLOSING, now);
 }
@@ -64,20 +89,23 @@ static void begin_reset(struct pool *pool, struct pool_conn *conn, uint64_t now)
 }
 
 int pool_init(struct pool *pool, const struct pool_limits *limits, uint64_t first_lease, uint64_t now) {
-        struct pool_conn *conns = calloc(limits->max_connections, sizeof(*conns));
+        unsigned places = limits->places > limits->max_connections ? limits->places : limits->max_connections;
+        struct pool_conn *conns = calloc(places, sizeof(*conns));
         if (!conns)
                 return -ENOMEM;
-        *pool = (struct pool){.limits = *limits, .conns = conns, .last_lease = first_lease};
+        *pool = (struct pool){.limits = *limits, .places = places, .conns = conns, .last_lease = first_lease};
         backoff_init(&pool->backoff, limits->retry_base_ns, limits->retry_max_ns);
+        breaker_init(&pool->breaker, &limits->breaker);
+        upkeep_init(&pool->upkeep, &limits->upkeep, now);
         list_init(&pool->queue);
         for (unsigned i = 0; i < CONN_STATES; i++)
                 list_init(&pool->by_state[i]);
-        for (unsigned i = 0; i < limits->max_connections; i++) {
+        for (unsigned i = 0; i < places; i++) {
                 conns[i].slot = i;
                 conns[i].since = now;
                 list_push_back(&pool->by_state[CONN_VACANT], &conns[i].link);
         }
-        pool->count[CONN_VACANT] = limits->max_connections;
+        pool->count[CONN_VACANT] = places;
         return 0;
 }
 
@@ -86,16 +114,28 @@ void pool_deinit(struct pool *pool) {
         pool->conns = NULL;
 }
 
+/* So many more may be dialled. */
+static unsigned vacancies(const struct pool *pool) {
+        unsigned open = pool_open(pool);
+        return open < pool->limits.max_connections ? pool->limits.max_connections - open : 0;
+}
+
 /* Connections that will be FREE by themselves, if all goes well. */
-static unsigned coming(const struct pool *pool) { return pool->count[CONN_DIALLING] + pool->count[CONN_RESETTING]; }
+static unsigned coming(const struct pool *pool) {
+        return pool->count[CONN_DIALLING] + pool->count[CONN_RESETTING] + pool->count[CONN_CHECKING];
+}
 
 int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
         struct pool_account *account = waiter->account;
         list_init(&waiter->link);
+        if (pool->retired)
+                return pool->retired;
+        if (pool->breaker.state != BREAKER_CLOSED)
+                return LESSOR_E_BREAKER_OPEN;
         if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
                 return pool->refusal;
         /* Whom a place serves now, or as soon as it is dialled, does not wait for anybody: with max_waiters 0, too. */
-        unsigned places = pool->count[CONN_FREE] + coming(pool) + pool->count[CONN_VACANT];
+        unsigned places = pool->count[CONN_FREE] + coming(pool) + vacancies(pool);
         if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
         if (account->max_waiting && account->waiting >= account->max_waiting)
@@ -141,6 +181,7 @@ static void grant(struct pool *pool, struct pool_conn *conn, const struct pool_w
         conn->pinned = waiter->pinned;
         pool->pinned += waiter->pinned;
         conn->lost = false;
+        conn->left = true;
         pool->stats.leases++;
         histogram_add(&pool->stats.wait_time, now - waiter->since);
 }
@@ -163,22 +204,22 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
                 __attribute__((fallthrough));
         case POOL_RETURN_CLEAN:
                 if (conn->lost)
-                        discard(pool, conn, POOL_DISCARD_LOST, now);
+                        discard(pool, conn, conn->doom, now);
                 else
                         move(pool, conn, CONN_FREE, now);
                 break;
         case POOL_RETURN_RESETTABLE:
                 if (conn->lost)
-                        discard(pool, conn, POOL_DISCARD_LOST, now);
+                        discard(pool, conn, conn->doom, now);
                 else
                         begin_reset(pool, conn, now);
                 break;
         case POOL_RETURN_DIRTY:
-                discard(pool, conn, conn->lost ? POOL_DISCARD_LOST : POOL_DISCARD_DIRTY, now);
+                discard(pool, conn, conn->lost ? conn->doom : POOL_DISCARD_DIRTY, now);
                 break;
         case POOL_RETURN_HOLDER:
                 pool->stats.reclaims++;
-                discard(pool, conn, conn->lost ? POOL_DISCARD_LOST : POOL_DISCARD_HOLDER, now);
+                discard(pool, conn, conn->lost ? conn->doom : POOL_DISCARD_HOLDER, now);
                 break;
         case POOL_RETURN_REVOKED:
                 pool->stats.revocations++;
@@ -199,53 +240,98 @@ void pool_reset_failed(struct pool *pool, struct pool_conn *conn, uint64_t now) 
 }
 
 void pool_dialled(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        conn->established_at = now;
         move(pool, conn, CONN_FREE, now);
         pool->stats.created++;
         pool->stats.reconnections += conn->replacing;
         conn->replacing = false;
         backoff_succeed(&pool->backoff);
+        breaker_succeed(&pool->breaker, conn->begun);
         pool->next_dial = 0;
         pool->refusal = 0;
         pool->trouble = 0;
         pool->giving_up = 0;
+        pool->loading_since = 0;
+        pool->suspicious = false;
+}
+
+void pool_retire_at(struct pool *pool, struct pool_conn *conn, uint64_t at) {
+        conn->retire_at = at;
+        upkeep_watch(&pool->upkeep, conn);
+}
+
+/* Everybody is told at once, and it is tried again seldom. */
+static void turn_away(struct pool *pool, int outcome, uint64_t now) {
+        pool->refusal = outcome;
+        pool->next_dial = time_after(now, pool->limits.retry_max_ns);
+        pool->giving_up = pool->waiting;
+}
+
+static void dial_met_loading(struct pool *pool, uint64_t now) {
+        if (!pool->loading_since)
+                pool->loading_since = now;
+        if (now - pool->loading_since >= LOADING_MAX_NS)
+                turn_away(pool, LESSOR_E_LOADING, now);
+        else
+                pool->next_dial = now + LOADING_POLL_NS;
+}
+
+/* Nothing serves those who wait, or only a connection that comes back. */
+static bool nothing_serves(const struct pool *pool) {
+        return pool->count[CONN_FREE] + pool->count[CONN_LEASED] + pool->count[CONN_RESETTING] == 0;
+}
+
+static void dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, bool another, uint64_t now,
+                        uint64_t random) {
+        uint64_t pause = another ? backoff_fail(&pool->backoff, random) : 0;
+        if (another)
+                pool->last_failure = now;
+        if (pool->next_dial <= now)
+                pool->next_dial = time_after(now, pause);
+        /* A full server is no broken one: the connections that there are go on serving. */
+        if (outcome == LESSOR_E_EXHAUSTED)
+                breaker_answer(&pool->breaker, conn->begun);
+        else if (another)
+                breaker_fail(&pool->breaker, conn->begun, pause, now);
+        if (another && pool->backoff.failures % pool->limits.retry_attempts == 0 &&
+            (outcome != LESSOR_E_EXHAUSTED || nothing_serves(pool)))
+                pool->giving_up = pool->waiting;
 }
 
 void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, uint64_t now, uint64_t random) {
         /* Several dials may be out when the server goes: they fail for one reason, and are one failure in a row. */
-        bool another = conn->since > pool->last_failure;
-        uint64_t pause = 0;
+        bool late = conn->begun != pool->breaker.epoch, another = !late && conn->since > pool->last_failure;
         move(pool, conn, CONN_VACANT, now);
-        pool->trouble = outcome;
+        pool->trouble = outcome == LESSOR_E_EXHAUSTED ? LESSOR_E_UPSTREAM : outcome;
+        pool->stats.failed += outcome != LESSOR_E_LOADING;
         if (outcome == LESSOR_E_LOADING) {
-                pool->next_dial = now + LOADING_POLL_NS;
+                breaker_answer(&pool->breaker, conn->begun);
+                dial_met_loading(pool, now);
                 return;
         }
-        pool->stats.failed++;
-        if (another) {
-                pool->last_failure = now;
-                pause = backoff_fail(&pool->backoff, random);
-        }
-        if (outcome == LESSOR_E_CREDENTIALS) {
-                /* Only an operator can mend it: everybody is told at once, and it is tried again seldom. */
-                pool->refusal = outcome;
-                pool->next_dial = time_after(now, pool->limits.retry_max_ns);
-                pool->giving_up = pool->waiting;
+        pool->loading_since = 0;
+        if (outcome == LESSOR_E_CREDENTIALS) { /* only an operator can mend it */
+                breaker_answer(&pool->breaker, conn->begun);
+                turn_away(pool, outcome, now);
                 return;
         }
-        if (pool->next_dial <= now)
-                pool->next_dial = time_after(now, pause);
-        if (another && pool->backoff.failures % pool->limits.retry_attempts == 0)
-                pool->giving_up = pool->waiting;
+        dial_failed(pool, conn, outcome, another, now, random);
 }
 
 void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        /* A worker can end what it held: only the end of what never left says something about the server. */
+        bool counts = !conn->left;
         switch (conn->state) {
         case CONN_FREE:
         case CONN_RESETTING:
+        case CONN_CHECKING:
                 discard(pool, conn, POOL_DISCARD_LOST, now);
+                if (counts)
+                        breaker_lose(&pool->breaker, conn->established_at, BACKOFF_FIRST_NS, now);
                 break;
         case CONN_LEASED:
                 conn->lost = true;
+                conn->doom = POOL_DISCARD_LOST;
                 break;
         case CONN_VACANT:
         case CONN_DIALLING: /* the dial itself reports how it ends */
@@ -255,15 +341,80 @@ void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now) {
         }
 }
 
+static void check_failed(struct pool *pool, struct pool_conn *conn, uint64_t now, uint64_t random) {
+        pool->stats.checks_failed++;
+        discard(pool, conn, POOL_DISCARD_CHECK, now);
+        /* Its neighbours may be no better. */
+        pool->suspicious = true;
+        if (conn->begun == pool->breaker.epoch)
+                breaker_fail(&pool->breaker, conn->begun, backoff_fail(&pool->backoff, random), now);
+}
+
+void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check result, uint64_t now, uint64_t random) {
+        assert(conn->state == CONN_CHECKING);
+        conn->checked_at = now;
+        switch (result) {
+        case POOL_CHECK_ANSWERED:
+                backoff_succeed(&pool->backoff);
+                breaker_succeed(&pool->breaker, conn->begun);
+                move(pool, conn, CONN_FREE, now);
+                break;
+        case POOL_CHECK_QUIET:
+                move(pool, conn, CONN_FREE, now);
+                break;
+        case POOL_CHECK_STRAY:
+                discard(pool, conn, POOL_DISCARD_STRAY, now);
+                break;
+        case POOL_CHECK_LOST:
+                move(pool, conn, CONN_FREE, now);
+                pool_lost(pool, conn, now);
+                break;
+        case POOL_CHECK_FAILED:
+                check_failed(pool, conn, now, random);
+                break;
+        }
+}
+
+void pool_dial_dropped(struct pool *pool, struct pool_conn *conn, uint64_t now) { move(pool, conn, CONN_VACANT, now); }
+
+bool pool_suspect(struct pool *pool, uint64_t now) {
+        if (pool->breaker.state != BREAKER_CLOSED || pool->trouble || pool->count[CONN_CHECKING] ||
+            (pool->last_suspicion && now - pool->last_suspicion < SUSPICION_NS))
+                return false;
+        pool->last_suspicion = now;
+        pool->suspicious = true;
+        return true;
+}
+
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
         assert(conn->state == CONN_CLOSING && conn->told);
         move(pool, conn, CONN_VACANT, now);
 }
 
-/* A dial is worth starting while more are waiting than a connection is on its way for; one at a time while dials fail. */
-static bool may_dial(const struct pool *pool, uint64_t now) {
-        unsigned wanted = pool->trouble && pool->waiting > 1 ? 1 : pool->waiting;
-        return coming(pool) < wanted && pool->count[CONN_VACANT] > 0 && now >= pool->next_dial;
+/*
+ * How many dials are worth having out: as many as wait, and what min_idle lacks; one at a time while dials fail, and
+ * that one though nobody waits, so that recovery is seen by itself.
+ */
+static unsigned dials_wanted(const struct pool *pool) {
+        unsigned spare = pool->count[CONN_FREE] + pool->count[CONN_CHECKING], min = pool->upkeep.limits.min_idle;
+        unsigned wanted = pool->waiting + (min > spare ? min - spare : 0);
+        if (pool->trouble || (pool->suspicious && !wanted))
+                return 1;
+        return wanted;
+}
+
+/* When the next dial, or an open breaker's probe, may begin; TIME_NEVER: none is to. */
+static uint64_t dial_at(const struct pool *pool) {
+        uint64_t at = pool->next_dial;
+        if (!vacancies(pool) || pool->retired)
+                return TIME_NEVER;
+        if (pool->breaker.state == BREAKER_HALF_OPEN)
+                return TIME_NEVER;
+        if (pool->breaker.state == BREAKER_OPEN)
+                at = pool->breaker.retry_at;
+        else if (coming(pool) >= dials_wanted(pool))
+                return TIME_NEVER;
+        return at > rate_next(&pool->rate) ? at : rate_next(&pool->rate);
 }
 
 static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
@@ -293,6 +444,9 @@ static struct pool_waiter *next_waiter(struct pool *pool) {
 
 /* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
 static bool wants_back(struct pool *pool, uint64_t now) {
+        /* While it is open nobody is to take a connection, not one of his own either: what is parked comes back. */
+        if (pool->breaker.state != BREAKER_CLOSED)
+                return true;
         if (!pool->waiting || !next_waiter(pool))
                 return false;
         if (pool->trouble || pool->waiting > coming(pool))
@@ -330,30 +484,109 @@ static struct pool_conn *first_untold(struct pool *pool, enum conn_state state) 
         return NULL;
 }
 
-struct pool_action pool_next(struct pool *pool, uint64_t now) {
-        struct pool_action action = {.type = POOL_NOTHING};
+/* Suspicion is answered by asking a connection that never left; if there is none, by a dial. */
+static struct pool_conn *suspect(struct pool *pool) {
+        if (!pool->suspicious || pool->breaker.state != BREAKER_CLOSED || pool->count[CONN_CHECKING])
+                return NULL;
+        list_for_each (&pool->by_state[CONN_FREE], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (!conn->left)
+                        return conn;
+        }
+        return NULL;
+}
 
+/* After a demotion or a reload: what is leased comes back, to be replaced. */
+static struct pool_conn *outdated_lease(struct pool *pool) {
+        if (!pool->draining)
+                return NULL;
+        list_for_each (&pool->by_state[CONN_LEASED], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (conn->lost || (conn->epoch == pool->epoch && !pool_surplus(pool)))
+                        continue;
+                conn->lost = true;
+                conn->doom = POOL_DISCARD_OUTDATED;
+                return conn;
+        }
+        pool->draining = false;
+        return NULL;
+}
+
+static struct pool_action begin_check(struct pool *pool, struct pool_conn *conn, uint64_t now) {
+        conn->begun = pool->breaker.epoch;
+        pool->suspicious = pool->suspicious && conn->left;
+        pool->stats.checks++;
+        move(pool, conn, CONN_CHECKING, now);
+        return (struct pool_action){.type = POOL_CHECK, .conn = conn};
+}
+
+static struct pool_action keep_up(struct pool *pool, uint64_t now) {
+        struct pool_action action = {.type = POOL_NOTHING};
+        struct pool_conn *conn;
+        while (now >= pool->upkeep.due) {
+                switch (upkeep_next(pool, now, &conn)) {
+                case UPKEEP_NOTHING:
+                        return action;
+                case UPKEEP_CHECK:
+                        return begin_check(pool, conn, now);
+                case UPKEEP_RETIRE:
+                        discard(pool, conn, POOL_DISCARD_AGE, now);
+                        break;
+                case UPKEEP_IDLE:
+                        discard(pool, conn, POOL_DISCARD_IDLE, now);
+                        break;
+                case UPKEEP_OUTDATED:
+                        discard(pool, conn, POOL_DISCARD_OUTDATED, now);
+                        break;
+                }
+        }
+        return action;
+}
+
+static struct pool_action begin_dial(struct pool *pool, uint64_t now) {
+        struct pool_conn *conn = first_conn(pool, CONN_VACANT);
+        if (pool->breaker.state == BREAKER_OPEN)
+                breaker_probe(&pool->breaker);
+        pool->stats.retries += pool->trouble != 0;
+        pool->suspicious = false;
+        rate_note(&pool->rate, now);
+        conn->left = false;
+        conn->begun = pool->breaker.epoch;
+        conn->epoch = pool->epoch;
+        conn->retire_at = TIME_NEVER;
+        move(pool, conn, CONN_DIALLING, now);
+        return (struct pool_action){.type = POOL_DIAL, .conn = conn};
+}
+
+struct pool_action pool_next(struct pool *pool, uint64_t now) {
+        struct pool_action action = keep_up(pool, now);
+        bool open = pool->breaker.state != BREAKER_CLOSED || pool->retired;
+        struct pool_conn *conn;
+
+        if (action.type != POOL_NOTHING)
+                return action;
         if ((action.conn = first_untold(pool, CONN_CLOSING))) {
                 action.type = POOL_CLOSE;
                 action.conn->told = true;
         } else if ((action.conn = first_untold(pool, CONN_RESETTING))) {
                 action.type = POOL_RESET;
                 action.conn->told = true;
-        } else if (pool->waiting && pool->count[CONN_FREE] && (action.waiter = next_waiter(pool))) {
+        } else if ((conn = suspect(pool))) {
+                action = begin_check(pool, conn, now);
+        } else if ((conn = outdated_lease(pool))) {
+                action = (struct pool_action){.type = POOL_RECALL, .conn = conn};
+        } else if (pool->waiting && pool->count[CONN_FREE] && !open && (action.waiter = next_waiter(pool))) {
                 action.type = POOL_GRANT;
                 action.conn = first_conn(pool, CONN_FREE);
                 pool_cancel(pool, action.waiter);
                 grant(pool, action.conn, action.waiter, now);
-        } else if (pool->waiting && pool->giving_up) {
+        } else if (pool->waiting && (pool->giving_up || open)) {
                 action.type = POOL_FAIL;
-                action.outcome = pool->trouble;
+                action.outcome = pool->retired ? pool->retired : open ? LESSOR_E_BREAKER_OPEN : pool->trouble;
                 action.waiter = leave_queue(pool, first_waiter(pool));
-                pool->giving_up--;
-        } else if (may_dial(pool, now)) {
-                action.type = POOL_DIAL;
-                action.conn = first_conn(pool, CONN_VACANT);
-                pool->stats.retries += pool->trouble != 0;
-                move(pool, action.conn, CONN_DIALLING, now);
+                pool->giving_up -= pool->giving_up > 0;
+        } else if (now >= dial_at(pool)) {
+                action = begin_dial(pool, now);
         } else if (wants_back(pool, now)) {
                 if (pool->wanted < pool->count[CONN_LEASED])
                         action = set_wanted(pool, true);
@@ -364,33 +597,11 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
 }
 
 uint64_t pool_wakeup(const struct pool *pool) {
-        uint64_t at = TIME_NEVER;
-        if (!pool->waiting)
-                return at;
-        if (pool->count[CONN_VACANT] > 0 && coming(pool) == 0)
-                at = pool->next_dial;
-        if (pool->wanted < pool->count[CONN_LEASED]) {
+        uint64_t dial = dial_at(pool), at = dial < pool->upkeep.due ? dial : pool->upkeep.due;
+        if (pool->waiting && pool->wanted < pool->count[CONN_LEASED]) {
                 const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
                 uint64_t patience = time_after(first->since, DIAL_PATIENCE_NS);
                 at = patience < at ? patience : at;
         }
         return at;
-}
-
-enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason) {
-        unsigned serving = pool->count[CONN_FREE] + pool->count[CONN_LEASED] + pool->count[CONN_RESETTING];
-        const char *what = NULL;
-        enum lessor_health health = LESSOR_HEALTH_HEALTHY;
-
-        if (pool->trouble) {
-                health = serving ? LESSOR_HEALTH_DEGRADED : LESSOR_HEALTH_FAILED;
-                what = last_error;
-        } else if (pool->waiting && pool->count[CONN_LEASED] == pool->limits.max_connections) {
-                health = LESSOR_HEALTH_DEGRADED;
-                what = "every connection is in use and requests wait";
-        } else if (!pool->stats.created && !pool->stats.failed && !pool->count[CONN_DIALLING]) {
-                health = LESSOR_HEALTH_UNUSED;
-        }
-        snprintf(reason, LESSOR_STATUS_TEXT_SIZE, "%s", what ? what : "");
-        return health;
 }

@@ -52,3 +52,21 @@ void control_page_set(struct control_page *page, unsigned index, const struct co
         if (index >= page->map->databases)
                 atomic_store_explicit((_Atomic uint32_t *)&page->map->databases, index + 1, memory_order_release);
 }
+
+void control_page_set_breaker(struct control_page *page, unsigned index, const struct control_breaker *breaker) {
+        struct lessor_control_database *d = &page->map->database[index];
+        _Atomic uint64_t *word = (_Atomic uint64_t *)&d->breaker;
+        uint64_t number = atomic_load_explicit(word, memory_order_relaxed) >> 2;
+
+        /* Pair with control_refusal() of libclient: whoever sees a byte of the new text sees the word changed, too. */
+        atomic_store_explicit(word, (number + 1) << 2 | LESSOR_BREAKER_CHANGING, memory_order_relaxed);
+        atomic_thread_fence(memory_order_release);
+        atomic_store_explicit((_Atomic uint64_t *)&d->breaker_retry_ns, breaker->retry_at, memory_order_relaxed);
+        memcpy(d->breaker_text, breaker->text, sizeof(d->breaker_text));
+        atomic_store_explicit(word, (number + 2) << 2 | breaker->state, memory_order_release);
+}
+
+void control_page_remove(struct control_page *page, unsigned index) {
+        atomic_store_explicit((_Atomic uint32_t *)&page->map->database[index].state, LESSOR_CONTROL_ABSENT,
+                              memory_order_release);
+}

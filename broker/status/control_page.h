@@ -20,5 +20,16 @@ struct control_entry {
         uint64_t wait_timeout_ns, socket_timeout_ns;
 };
 
+/* A database in no configuration any more: nobody finds it. */
+void control_page_remove(struct control_page *page, unsigned index);
+
+struct control_breaker {
+        enum lessor_breaker state;
+        uint64_t retry_at;
+        char text[LESSOR_BREAKER_TEXT_SIZE];
+};
+/* By the entry's one writer, the database's thread. */
+void control_page_set_breaker(struct control_page *page, unsigned index, const struct control_breaker *breaker);
+
 /* Entry `index` becomes visible, whole, to those who load its state. Entries are set in order. */
 void control_page_set(struct control_page *page, unsigned index, const struct control_entry *entry);

@@ -171,8 +171,9 @@ int status_segment_write_connection(struct status_segment *s, unsigned index,
 
 int status_segment_write_live(struct status_segment *s, const struct status_live *live) {
         const uint64_t words[] = {live->heartbeat, live->databases,      live->connections,
-                                  live->sessions,  live->sessions_total, live->sessions_refused};
-        _Static_assert(offsetof(struct lessor_status_header, sessions_refused) + sizeof(uint64_t) -
+                                  live->sessions,  live->sessions_total, live->sessions_refused,
+                                  live->reloads,   live->reloads_failed};
+        _Static_assert(offsetof(struct lessor_status_header, reloads_failed) + sizeof(uint64_t) -
                                        offsetof(struct lessor_status_header, heartbeat) ==
                                sizeof(words),
                        "the live words stand together");

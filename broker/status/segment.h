@@ -32,6 +32,6 @@ int status_segment_write_connection(struct status_segment *segment, unsigned ind
                                     const struct lessor_status_connection *record);
 
 struct status_live {
-        uint64_t heartbeat, databases, connections, sessions, sessions_total, sessions_refused;
+        uint64_t heartbeat, databases, connections, sessions, sessions_total, sessions_refused, reloads, reloads_failed;
 };
 int status_segment_write_live(struct status_segment *segment, const struct status_live *live);

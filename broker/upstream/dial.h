@@ -14,7 +14,7 @@
 struct dial;
 
 struct dial_result {
-        int outcome;        /* LESSOR_OK, LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING, or -errno of ours */
+        int outcome;        /* LESSOR_OK, LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING, _EXHAUSTED, or -errno of ours */
         int fd;             /* LESSOR_OK: the socket, the callee's, O_NONBLOCK and CLOEXEC; else -1 */
         uint64_t client_id; /* 0: the server has none */
         char local[LESSOR_NAME_SIZE];

@@ -86,8 +86,10 @@ static int judge_error(struct handshake *h, enum handshake_step step, const char
         if (starts(error, "WRONGPASS"))
                 return fail(h, LESSOR_E_CREDENTIALS, "Redis refuses the configured username or password", error);
         /* Said unasked by a server that is full or in protected mode; never an answer to our step. */
-        if (starts(error, "ERR max number of clients") || starts(error, "DENIED"))
-                return fail(h, LESSOR_E_UPSTREAM, "Redis refuses the connection", error);
+        if (starts(error, "ERR max number of clients"))
+                return fail(h, LESSOR_E_EXHAUSTED, "Redis is full and refuses the connection", error);
+        if (starts(error, "DENIED"))
+                return fail(h, LESSOR_E_CREDENTIALS, "Redis is in protected mode and refuses the connection", error);
         if (step == HANDSHAKE_AUTH)
                 return fail(h, LESSOR_E_CREDENTIALS, "Redis refuses AUTH: check username and password", error);
         if (step == HANDSHAKE_SELECT)

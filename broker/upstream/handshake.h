@@ -43,5 +43,8 @@ struct handshake {
 int handshake_start(struct handshake *h, const struct upstream_target *target, char **ret_data, size_t *ret_size);
 
 enum { HANDSHAKE_CONTINUE = -1 };
-/* HANDSHAKE_CONTINUE; LESSOR_OK: ready for use; LESSOR_E_UPSTREAM, _CREDENTIALS, _LOADING: `text` says why. */
+/*
+ * HANDSHAKE_CONTINUE; LESSOR_OK: ready for use; else `text` says why: LESSOR_E_UPSTREAM; _CREDENTIALS: an operator must
+ * mend it; _LOADING; _EXHAUSTED: the server is at its maxclients.
+ */
 int handshake_reply(struct handshake *h, const redisReply *reply);

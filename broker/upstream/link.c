@@ -116,6 +116,11 @@ void link_close(struct link *link) {
                 event_add(&link->timer, &linger);
 }
 
+void link_cut(struct link *link) {
+        if (link->fd >= 0)
+                (void)shutdown(link->fd, SHUT_RDWR);
+}
+
 void link_drop(struct link *link) {
         if (link->fd < 0)
                 return;

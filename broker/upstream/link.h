@@ -43,4 +43,5 @@ enum link_state { LINK_QUIET, LINK_STRAY, LINK_ENDED };
 enum link_state link_peek(const struct link *link); /* is there anything to be read that nobody asked for? */
 
 void link_close(struct link *link); /* on_closed follows */
+void link_cut(struct link *link);   /* ends it for whoever has a dup, too; link_drop() follows */
 void link_drop(struct link *link);  /* at once, unheard: for the broker's own end */

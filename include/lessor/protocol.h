@@ -215,6 +215,19 @@ enum lessor_control_state {
         LESSOR_CONTROL_OPEN = 1,   /* ask away */
 };
 
+/*
+ * A database's circuit breaker, in the two lowest bits of `breaker`; the bits above change with every change. While it is
+ * not CLOSED, requests would be refused: do not ask, say what stands in breaker_text. To read that: load `breaker`
+ * (acquire); copy; fence (acquire); load `breaker` again: if it is another, or CHANGING, what was copied is worthless.
+ */
+enum lessor_breaker {
+        LESSOR_BREAKER_CLOSED = 0,
+        LESSOR_BREAKER_OPEN = 1,
+        LESSOR_BREAKER_HALF_OPEN = 2, /* a probe is under way */
+        LESSOR_BREAKER_CHANGING = 3,  /* in `breaker` only: open or half-open, and being written */
+};
+#define LESSOR_BREAKER_TEXT_SIZE LESSOR_TEXT_SIZE
+
 /* One database. `state` is stored with release after every other field; load it with acquire before you read them. */
 struct lessor_control_database {
         uint32_t state; /* enum lessor_control_state */
@@ -223,8 +236,11 @@ struct lessor_control_database {
         uint64_t socket_timeout_ns;
         uint32_t max_pinned; /* 0: pinned leases are leases like others */
         uint32_t reserved2;
-        uint64_t reserved[4];
+        uint64_t breaker;          /* enum lessor_breaker, see there */
+        uint64_t breaker_retry_ns; /* CLOCK_MONOTONIC: of the next probe */
+        uint64_t reserved[2];
         char name[LESSOR_NAME_SIZE];
+        char breaker_text[LESSOR_BREAKER_TEXT_SIZE]; /* the server's own error, ended by a NUL */
 };
 
 struct lessor_control {

@@ -82,7 +82,7 @@ enum lessor_health {
 
 struct lessor_status_database {
         uint64_t sequence;
-        char name[LESSOR_NAME_SIZE];
+        char name[LESSOR_NAME_SIZE];              /* empty: removed by a reload, nothing to see */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];   /* "127.0.0.1:6379/0", "unix:/run/redis.sock/3" */
         char reason[LESSOR_STATUS_TEXT_SIZE];     /* why it is degraded or failed; empty when it is neither */
         char last_error[LESSOR_STATUS_TEXT_SIZE]; /* the last trouble with this upstream */
@@ -100,6 +100,7 @@ enum lessor_connection_state {
         LESSOR_CONNECTION_RESETTING = 4, /* being cleaned */
         LESSOR_CONNECTION_PARKED = 6,    /* leased, and not in use: its worker retakes it, or the broker recalls it */
         LESSOR_CONNECTION_CLOSING = 5,   /* closed here, Redis has not confirmed yet: still counts against the cap */
+        LESSOR_CONNECTION_CHECKING = 6,  /* idle, and being asked whether it still works */
 };
 
 struct lessor_status_connection {
@@ -140,6 +141,8 @@ struct lessor_status_header {
         uint64_t sessions;    /* attached now */
         uint64_t sessions_total;
         uint64_t sessions_refused;
+        uint64_t reloads;        /* configurations taken over */
+        uint64_t reloads_failed; /* refused: the log says why */
 };
 
 struct lessor_status {
@@ -314,6 +317,50 @@ static inline int lessor_status_read_database(const struct lessor_status *s, uns
         if (index >= lessor_status_databases(s))
                 return -ENOENT;
         return lessor_status_copy(base + (size_t)index * s->constants.database_size, ret, size);
+}
+
+/*
+ * All databases in one. Unused ones count as healthy; one whose record is left half-written counts as failed. Whether
+ * the broker lives at all is not asked: see lessor_status_stale().
+ */
+struct lessor_status_overall {
+        bool overall_healthy; /* every database is */
+        unsigned total_databases, healthy_databases, degraded_databases, failed_databases;
+        uint64_t operations_ok, operations_failed;
+        double success_rate; /* of all operations, 0..100; 100 when there were none */
+};
+
+static inline void lessor_status_add(struct lessor_status_overall *o, const struct lessor_status_database *d) {
+        bool well = d->health == LESSOR_HEALTH_UNUSED || d->health == LESSOR_HEALTH_HEALTHY;
+        bool degraded = d->health == LESSOR_HEALTH_DEGRADED;
+        double all;
+        o->total_databases++;
+        o->healthy_databases += well;
+        o->degraded_databases += degraded;
+        o->failed_databases += !well && !degraded;
+        o->operations_ok += d->operations_ok;
+        o->operations_failed += d->operations_failed;
+        all = (double)o->operations_ok + (double)o->operations_failed;
+        o->success_rate = all > 0 ? 100.0 * (double)o->operations_ok / all : 100.0;
+        o->overall_healthy = o->healthy_databases == o->total_databases;
+}
+
+/* No system call. Needs no histograms, and does not read them. */
+static inline void lessor_status_read_overall(const struct lessor_status *s, struct lessor_status_overall *ret) {
+        struct lessor_status_overall o;
+        struct lessor_status_database d;
+        memset(&o, 0, sizeof(o));
+        o.overall_healthy = true;
+        o.success_rate = 100.0;
+        for (unsigned i = 0, n = lessor_status_databases(s); i < n; i++) {
+                if (lessor_status_read_database(s, i, LESSOR_STATUS_NO_HISTOGRAMS, &d) < 0) {
+                        memset(&d, 0, offsetof(struct lessor_status_database, wait_time));
+                        d.health = LESSOR_HEALTH_FAILED;
+                } else if (!d.name[0])
+                        continue; /* removed by a reload */
+                lessor_status_add(&o, &d);
+        }
+        *ret = o;
 }
 
 /* Likewise; records of one database stand together, in the order of their slots. */

@@ -58,9 +58,21 @@ X(discards_holder, COUNTER, ONE, "connections replaced: their holder died or bro
 X(discards_revoked, COUNTER, ONE, "connections replaced: cut off under a holder who had them for too long")
 X(discards_reset, COUNTER, ONE, "connections replaced: a reset failed, took too long, or proved nothing")
 X(discards_lost, COUNTER, ONE, "connections replaced: Redis closed them")
+X(discards_check, COUNTER, ONE, "connections replaced: they did not pass a health check")
+X(discards_idle, COUNTER, ONE, "connections closed: idle for longer than idle_timeout")
+X(discards_age, COUNTER, ONE, "connections closed: older than max_lifetime")
+X(discards_outdated, COUNTER, ONE, "connections closed: the pool has turned away from their server")
+X(health_checks, COUNTER, ONE, "checks of idle connections")
+X(health_checks_failed, COUNTER, ONE, "checks of idle connections that were not answered, or wrongly")
+X(breaker_state, GAUGE, ENUM, "the circuit breaker: 0 closed, 1 open, 2 half-open (a probe is under way)")
+X(breaker_failures, GAUGE, ONE, "failures in a row that the broker has seen")
+X(breaker_trips, COUNTER, ONE, "times the circuit breaker opened")
+X(breaker_opened_at, TIME, NS, "when the circuit breaker opened; 0 while it is closed")
+X(breaker_retry_at, TIME, NS, "when the next probe is due; 0 while the circuit breaker is not open")
 X(last_error_time, TIME, NS, "when `last_error` was set")
 X(last_success_time, TIME, NS, "when a connection was established or a command succeeded")
 X(last_lease_time, TIME, NS, "when a connection was last granted")
+X(last_cleanup, TIME, NS, "when idle connections were last looked for")
 #undef X
 #undef LESSOR_STATUS_FIELD
 #endif

@@ -486,19 +486,22 @@ enum event {
         EVENT_CLOSED,
         EVENT_RESET_DONE,
         EVENT_RESET_FAILED,
+        EVENT_CHECK_ANSWERED,
+        EVENT_CHECK_FAILED,
         EVENTS
 };
 
 #define NEVER CONN_STATES /* the owner never reports this in that state: pool_*() asserts it */
 
 static const enum conn_state after[CONN_STATES][EVENTS] = {
-        [CONN_VACANT] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_VACANT, NEVER, NEVER, NEVER},
-        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, NEVER, NEVER, NEVER, NEVER, CONN_DIALLING, NEVER, NEVER, NEVER},
-        [CONN_FREE] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, NEVER, NEVER},
-        [CONN_LEASED] = {NEVER, NEVER, CONN_FREE, CONN_RESETTING, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, NEVER, NEVER,
-                         NEVER},
-        [CONN_RESETTING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, NEVER, CONN_FREE, CONN_CLOSING},
-        [CONN_CLOSING] = {NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, CONN_CLOSING, CONN_VACANT, NEVER, NEVER},
+#define N NEVER
+        [CONN_VACANT] = {N, N, N, N, N, N, CONN_VACANT, N, N, N, N, N},
+        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, N, N, N, N, CONN_DIALLING, N, N, N, N, N},
+        [CONN_FREE] = {N, N, N, N, N, N, CONN_CLOSING, N, N, N, N, N},
+        [CONN_LEASED] = {N, N, CONN_FREE, CONN_RESETTING, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, N, N, N, N, N},
+        [CONN_RESETTING] = {N, N, N, N, N, N, CONN_CLOSING, N, CONN_FREE, CONN_CLOSING, N, N},
+        [CONN_CLOSING] = {N, N, N, N, N, N, CONN_CLOSING, CONN_VACANT, N, N, N, N},
+        [CONN_CHECKING] = {N, N, N, N, N, N, CONN_CLOSING, N, N, N, CONN_FREE, CONN_CLOSING},
 };
 
 static struct pool_conn *bring_into(enum conn_state state) {
@@ -510,10 +513,14 @@ static struct pool_conn *bring_into(enum conn_state state) {
         if (state == CONN_DIALLING)
                 return conn;
         pool_dialled(&pool, conn, now);
-        if (state == CONN_FREE) {
+        if (state == CONN_FREE || state == CONN_CHECKING)
                 pool_cancel(&pool, &waiters[0]);
-                return conn;
+        if (state == CONN_CHECKING) {
+                check(pool_suspect(&pool, now));
+                expect(POOL_CHECK);
         }
+        if (state == CONN_FREE || state == CONN_CHECKING)
+                return conn;
         expect(POOL_GRANT);
         if (state == CONN_LEASED)
                 return conn;
@@ -554,6 +561,12 @@ static void apply(enum event event, struct pool_conn *conn) {
         case EVENT_RESET_FAILED:
                 pool_reset_failed(&pool, conn, now);
                 break;
+        case EVENT_CHECK_ANSWERED:
+                pool_checked(&pool, conn, POOL_CHECK_ANSWERED, now, 0);
+                break;
+        case EVENT_CHECK_FAILED:
+                pool_checked(&pool, conn, POOL_CHECK_FAILED, now, 0);
+                break;
         case EVENTS:
                 break;
         }
@@ -577,7 +590,7 @@ POOL_TEST(every_state_meets_every_event) {
                         setup();
                 }
         }
-        check_eq(met, 15);
+        check_eq(met, 18);
 }
 
 /* ---- a long random life: whatever the order of events, the books balance ------------------------------------------- */
@@ -619,6 +632,9 @@ static void random_event(void) {
                 if (roll(4) == 0)
                         apply(EVENT_LOST, conn);
                 break;
+        case CONN_CHECKING:
+                pool_checked(&pool, conn, (enum pool_check)roll(5), now, random_state);
+                break;
         case CONN_RESETTING:
                 apply(roll(4) ? EVENT_RESET_DONE : EVENT_RESET_FAILED + roll(2) * (EVENT_LOST - EVENT_RESET_FAILED),
                       conn);
@@ -627,6 +643,8 @@ static void random_event(void) {
         case CONN_STATES:
                 break;
         }
+        if (roll(50) == 0)
+                pool_suspect(&pool, now);
         if (!queued[i] && roll(2)) {
                 queued[i] = lease(&waiters[i], i) == 0;
         } else if (queued[i] && roll(4) == 0) {
@@ -636,6 +654,13 @@ static void random_event(void) {
 }
 
 POOL_TEST(whatever_happens_the_books_balance) {
+        const struct upkeep_limits upkeep = {.health_ns = NS_PER_S,
+                                             .idle_ns = 2 * NS_PER_S,
+                                             .sweep_ns = NS_PER_S,
+                                             .lifetime_ns = 20 * NS_PER_S,
+                                             .min_idle = 1};
+        upkeep_init(&pool.upkeep, &upkeep, now);
+        pool.breaker.limits = (struct breaker_limits){.failures = 3, .open_ns = 10 * NS_PER_S, .early_probe = true};
         for (unsigned step = 0; step < 200000; step++) {
                 now += roll(1000) * NS_PER_MS;
                 random_event();
@@ -643,6 +668,9 @@ POOL_TEST(whatever_happens_the_books_balance) {
         }
         check(pool.stats.leases > 10000);
         check(pool.stats.failed > 1000);
+        check(pool.breaker.trips > 100);
+        check(pool.stats.checks > 1000);
+        check(pool.stats.discards[POOL_DISCARD_IDLE] > 0);
         check(pool.stats.resets > 1000);
         check(pool.stats.discards[POOL_DISCARD_RESET] > 100);
 }

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+#pragma once
+/* What broker.c and reload.c share. */
+#include "broker.h"
+#include "control.h"
+
+/* Connection records in the status segment for databases that a reload may add. */
+#define BROKER_SPARE_CONNECTIONS 128U
+
+struct broker {
+        const struct config *config;  /* what it started with: the broker's own keys, which a restart alone changes */
+        const struct config *current; /* the databases': the same, or the reload's that owns it */
+        struct broker_loader loader;
+        struct reload *reload; /* under way; NULL */
+        uint64_t generation;
+        int lock, listener;
+        struct loop control_loop;
+        struct control *control;
+        struct session_host host;
+        struct directory directory;
+        struct control_page page;
+        struct status_segment *segment;
+        struct session_set *threads;
+        unsigned n_threads_ready;
+        struct database **databases;
+        unsigned *first_connection;
+        unsigned n_databases, n_connections; /* in use; and connection records there is room for: */
+        unsigned connection_capacity;
+        struct event *accept, *accept_pause;
+        unsigned next_thread;
+};
+
+/* Makes database `index` as `c` says, and its places in the tables; nobody sees it yet. 0; -ENOMEM; -ENOSPC: no room. */
+int broker_make_database(struct broker *b, const struct config_database *c, unsigned index);
+void broker_show_database(struct broker *b, const struct config_database *c, unsigned index); /* in the control page */
+
+bool reload_begin(void *broker);         /* SIGHUP; false: one is under way, ask again */
+void reload_free(struct reload *reload); /* NULL ok */
