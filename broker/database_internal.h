@@ -107,6 +107,11 @@ void holders_unwant(struct database *db, struct pool_conn *conn);
 void holders_watch(struct database *db, uint64_t now);
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
+/*
+ * His answer goes by the socket: that is where he is to look. Before it is sent: whoever has read it uses the ticket again, and
+ * a word that comes late would be taken for the answer to his next question.
+ */
+void request_mail(struct database_request *request);
 void request_free(struct database_request *request);
 void request_refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text);
 /* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */
