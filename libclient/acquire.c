@@ -127,13 +127,17 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
         return 0;
 }
 
+/* By the breaker, as the broker has written it down for all: nobody is asked. */
+static inline bool is_refused(struct lessor_db *db, lessor_error *error) {
+        struct warm_set *set = warm_current(db);
+        return set && !session_over(set->session) && control_refusal(set->control, error) != 0;
+}
+
 static int take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
         struct warm_set *set = warm_current(db);
         uint64_t now, wait = wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0;
         struct wish wish = {.db = db, .wait_ms = wait_ms, .site = site};
 
-        if (set && !session_over(set->session) && control_refusal(set->control, error) != 0)
-                return error->code;
         if (set && warm_is_quiet(&set->session->attention) && (*ret = warm_take(set, site)))
                 return 0;
         now = clock_now();
@@ -144,7 +148,9 @@ static int take(struct lessor_db *db, int wait_ms, struct site site, struct less
 
 int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
         *ret = warm_take_last(db, site);
-        return *ret ? 0 : take(db, wait_ms, site, ret, error);
+        if (*ret)
+                return 0;
+        return is_refused(db, error) ? error->code : take(db, wait_ms, site, ret, error);
 }
 
 static __attribute__((noinline)) void give_slowly(struct lessor_lease *l, bool clean) {
@@ -217,9 +223,11 @@ static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, int
         lessor_error local;
         lessor_lease *l;
 
-        error_clear(error);
         if (!error)
                 error = &local;
+        if (db && wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
+                return NULL;
+        error_clear(error);
         if (!db || wait_ms < LESSOR_WAIT_CONFIGURED) {
                 error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
                 return NULL;
