@@ -7,6 +7,7 @@
  * one, its connections are used, and the old ones end with their leases.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -215,6 +216,39 @@ int lease_exchange_once(struct lessor_db *db, int wait_ms, struct site site, str
                 if (i == 0)
                         deadline = x->now + (wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0);
         }
+        return r;
+}
+
+static int time_to_ms(uint64_t ns) {
+        uint64_t ms = ns / NS_PER_MS;
+        return ms < INT_MAX ? (int)ms : INT_MAX;
+}
+
+/* What another connection may mend. */
+static bool is_broken_off(int r) { return r == LESSOR_E_CONNECTION || r == LESSOR_E_REPLY_TIMEOUT; }
+
+int lease_exchange_until(struct lessor_db *db, uint64_t deadline, struct site site, struct exchange *x,
+                         lessor_error *error) {
+        bool may_have_run = false;
+        uint64_t left;
+        int r;
+
+        do {
+                struct lessor_lease *lease;
+                left = time_left(clock_now(), deadline);
+                r = lease_take(db, time_to_ms(left), site, &lease, error);
+                if (r != 0)
+                        break;
+                left = time_left(clock_now(), deadline);
+                lease->touched = true; /* the timeout is this call's */
+                lease->timeout_ns = left < lease->timeout_ns ? left : lease->timeout_ns;
+                x->written = x->whole = x->got = 0;
+                r = lease_exchange(lease, x, error);
+                lease_give(lease);
+                may_have_run = may_have_run || x->whole > 0;
+        } while (is_broken_off(r) && time_left(clock_now(), deadline) > 0);
+        if (r != 0)
+                error_may_have_run(error, may_have_run);
         return r;
 }
 

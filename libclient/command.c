@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/resp.h"
 #include "error.h"
 #include "lease.h"
@@ -120,6 +121,29 @@ redisReply *lessor_command_argv(lessor_db *db, int wait_ms, int argc, const char
         if (command_format_argv(&c, "lessor_command_argv", error, argc, argv, argv_len) != 0)
                 return NULL;
         return command_once(db, wait_ms, &c, error);
+}
+
+redisReply *lessor_command_idempotent(lessor_db *db, int wait_ms, int argc, const char **argv, const size_t *argv_len,
+                                      lessor_error *error) {
+        NO_CANCEL;
+        __attribute__((cleanup(command_deinit))) struct command c = {0};
+        uint64_t now = clock_now();
+        redisReply *reply = NULL;
+        lessor_error local;
+
+        error_clear(error);
+        if (!db || wait_ms < 0) {
+                error_argument(error, "lessor_command_idempotent", !db ? "db" : "wait_ms",
+                               !db ? "is NULL" : "is negative");
+                return NULL;
+        }
+        if (command_format_argv(&c, "lessor_command_idempotent", error, argc, argv, argv_len) != 0)
+                return NULL;
+        struct exchange x = {
+                .out = c.data, .size = c.size, .ends = &c.size, .requests = 1, .replies = &reply, .expected = 1};
+        lease_exchange_until(db, time_after(now, (uint64_t)wait_ms * NS_PER_MS),
+                             (struct site){.file = "lessor_command"}, &x, error ? error : &local);
+        return reply;
 }
 
 redisReply *lessor_lease_command(lessor_lease *lease, lessor_error *error, const char *fmt, ...) {

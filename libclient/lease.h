@@ -79,3 +79,6 @@ redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size,
  * anything was sent is replaced by another, within the caller's deadline.
  */
 int lease_exchange_once(struct lessor_db *db, int wait_ms, struct site site, struct exchange *x, lessor_error *error);
+/* Likewise, again and again until it is answered or `deadline` has passed: for one request that may run twice. */
+int lease_exchange_until(struct lessor_db *db, uint64_t deadline, struct site site, struct exchange *x,
+                         lessor_error *error);
