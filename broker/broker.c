@@ -145,6 +145,7 @@ int broker_make_database(struct broker *b, const struct config_database *c, unsi
 void broker_show_database(struct broker *b, const struct config_database *c, unsigned i) {
         struct control_entry entry = {.name = c->name,
                                       .max_connections = c->max_connections,
+                                      .max_pinned = c->max_pinned,
                                       .wait_timeout_ns = c->wait_timeout_ns,
                                       .socket_timeout_ns = c->socket_timeout_ns};
         control_page_set(&b->page, i, &entry);

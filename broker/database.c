@@ -202,6 +202,7 @@ void database_lease(struct database_request *request) {
         }
         request->waiter.session = request->tenant->session;
         request->waiter.account = request->tenant->account;
+        request->waiter.pinned = request->pinned;
         int r = pool_lease(&db->pool, &request->waiter, now);
         if (r == LESSOR_E_EXHAUSTED) {
                 db->counters.exhausted++;

@@ -29,6 +29,7 @@ struct database_request {
         uint64_t number;   /* the worker's for it */
         uint32_t ticket;   /* where he sleeps; LESSOR_TICKET_NONE: at his socket, or he has been woken */
         int32_t tid;
+        bool pinned;
         char site[LESSOR_SITE_SIZE];
 };
 

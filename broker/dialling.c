@@ -23,6 +23,7 @@ struct pool_limits dialling_limits(const struct config_database *c) {
         return (struct pool_limits){.max_connections = c->max_connections,
                                     .places = dialling_places(c),
                                     .max_waiters = c->max_waiters,
+                                    .max_pinned = c->max_pinned,
                                     .retry_base_ns = c->retry_base_ns,
                                     .retry_max_ns = c->retry_max_ns,
                                     .retry_attempts = c->retry_attempts,

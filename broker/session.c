@@ -290,6 +290,7 @@ static void request_lease(struct session *s, struct database *db, const struct l
         request->wait_ns = msg->wait_ns;
         request->number = msg->header.request;
         request->tid = msg->tid;
+        request->pinned = msg->flags & LESSOR_LEASE_PINNED;
         request->ticket = s->words ? msg->ticket : LESSOR_TICKET_NONE;
         memcpy(request->site, msg->site, sizeof(request->site));
         atomic_fetch_add_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);

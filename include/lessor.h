@@ -107,10 +107,18 @@ void lessor_pipe_free(lessor_pipe *);
 /*
  * One connection, exclusively, for any command at all (MULTI, WATCH, BLPOP, SUBSCRIBE ...). Waits its turn for at
  * most wait_ms (0: not at all; LESSOR_WAIT_CONFIGURED). NULL: see *error. The macro records the call site for
- * `lessor leases`.
+ * `lessor leases`; `file` must live as long as the process does, like __FILE__.
  */
 lessor_lease *lessor_acquire_at(lessor_db *, int wait_ms, const char *file, int line, lessor_error *error);
 #define lessor_acquire(db, wait_ms, error) lessor_acquire_at((db), (wait_ms), __FILE__, __LINE__, (error))
+
+/*
+ * Likewise, for a lease that will block for long (BLPOP, SUBSCRIBE, MONITOR): counts against the database's `max_pinned`,
+ * if that is configured, so that those who block leave connections for those who do not. lessor_command() sees by
+ * itself that a command blocks.
+ */
+lessor_lease *lessor_acquire_pinned_at(lessor_db *, int wait_ms, const char *file, int line, lessor_error *error);
+#define lessor_acquire_pinned(db, wait_ms, error) lessor_acquire_pinned_at((db), (wait_ms), __FILE__, __LINE__, (error))
 
 /* As lessor_command(), on this connection. After an error the lease is broken: release it. */
 redisReply *lessor_lease_command(lessor_lease *, lessor_error *error, const char *fmt, ...);

@@ -28,6 +28,7 @@ enum { DEAD_MAX = 64 };
 struct wish {
         struct lessor_db *db;
         int wait_ms;
+        bool pinned;
         uint64_t now;
         uint64_t deadline; /* of wait_ms; meaningless when the configured wait applies */
         struct site site;
@@ -59,6 +60,7 @@ static enum ask ask_broker(const struct wish *w, struct session *s, struct warm_
         enum ask result;
 
         wait = w->wait_ms < 0 ? d->wait_timeout_ns : time_left(now, w->deadline);
+        m.flags = w->pinned && d->max_pinned > 0 ? LESSOR_LEASE_PINNED : 0;
         m.wait_ns = w->wait_ms < 0 ? LESSOR_WAIT_DEFAULT : wait;
         site_text(w->site, m.site);
         result = session_lease(s, &m, time_after(now, time_after(wait, SLACK_NS)), set, ret, error);
@@ -67,6 +69,8 @@ static enum ask ask_broker(const struct wish *w, struct session *s, struct warm_
                 error_set(error, LESSOR_E_CONNECTION, "the broker took the connection back at once");
                 return ASK_UNSENT;
         }
+        if (result == ASK_GRANTED)
+                (*ret)->pinned = m.flags & LESSOR_LEASE_PINNED;
         return result;
 }
 
@@ -84,9 +88,11 @@ static enum ask take_from(const struct wish *w, struct session *s, struct lessor
                 error_set(error, -ENOMEM, "out of memory");
                 return ASK_FAILED;
         }
-        *ret = warm_take(set, w->site);
-        if (*ret)
-                return ASK_GRANTED;
+        if (!w->pinned || d->max_pinned == 0) {
+                *ret = warm_take(set, w->site);
+                if (*ret)
+                        return ASK_GRANTED;
+        }
         result = ask_broker(w, s, set, d, ret, error);
         if (result != ASK_GRANTED)
                 lease_say_where(w->db->name, s->socket, error);
@@ -134,12 +140,12 @@ static inline bool is_refused(struct lessor_db *db, lessor_error *error) {
         return set && !session_over(set->session) && control_refusal(set->control, error) != 0;
 }
 
-static int take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
+static int take(struct lessor_db *db, const struct request *r, struct lessor_lease **ret, lessor_error *error) {
         struct warm_set *set = warm_current(db);
-        uint64_t now, wait = wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0;
-        struct wish wish = {.db = db, .wait_ms = wait_ms, .site = site};
+        uint64_t now, wait = r->wait_ms > 0 ? (uint64_t)r->wait_ms * NS_PER_MS : 0;
+        struct wish wish = {.db = db, .wait_ms = r->wait_ms, .pinned = r->pinned, .site = r->site};
 
-        if (set && warm_is_quiet(&set->session->attention) && (*ret = warm_take(set, site)))
+        if (set && !r->pinned && warm_is_quiet(&set->session->attention) && (*ret = warm_take(set, r->site)))
                 return 0;
         now = clock_now();
         wish.now = now;
@@ -147,18 +153,18 @@ static int take(struct lessor_db *db, int wait_ms, struct site site, struct less
         return take_slowly(&wish, ret, error);
 }
 
-int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error) {
-        *ret = warm_take_last(db, site);
+int lease_take(struct lessor_db *db, const struct request *request, struct lessor_lease **ret, lessor_error *error) {
+        *ret = request->pinned ? NULL : warm_take_last(db, request->site);
         if (*ret)
                 return 0;
-        return is_refused(db, error) ? error->code : take(db, wait_ms, site, ret, error);
+        return is_refused(db, error) ? error->code : take(db, request, ret, error);
 }
 
 static __attribute__((noinline)) void give_slowly(struct lessor_lease *l, bool clean) {
         NO_CANCEL;
         int keep = errno;
 
-        if (l->epoch == fork_epoch() && !warm_is_quiet(l->attention)) {
+        if (l->epoch == fork_epoch() && !l->pinned && !warm_is_quiet(l->attention)) {
                 session_look(l->set->session);
                 if (clean && l->slot && warm_park(l))
                         return;
@@ -178,12 +184,12 @@ static __attribute__((noinline)) void give_touched(struct lessor_lease *l) {
 
         if (clean)
                 restore(l);
-        if (!clean || !l->slot || !warm_is_quiet(l->attention) || !warm_park(l))
+        if (!clean || !l->slot || l->pinned || !warm_is_quiet(l->attention) || !warm_park(l))
                 give_slowly(l, clean);
 }
 
 static inline void give(struct lessor_lease *l) {
-        if (__builtin_expect(l->touched, 0))
+        if (__builtin_expect(l->touched | l->pinned, 0))
                 give_touched(l);
         else if (l->epoch != fork_epoch() || !l->slot || !warm_is_quiet(l->attention) || !warm_park(l))
                 give_slowly(l, true);
@@ -200,13 +206,14 @@ static int remaining_ms(int wait_ms, uint64_t deadline) {
         return wait_ms <= 0 || deadline == 0 ? wait_ms : (int)(time_left(clock_now(), deadline) / NS_PER_MS);
 }
 
-int lease_exchange_once(struct lessor_db *db, int wait_ms, struct site site, struct exchange *x, lessor_error *error) {
+int lease_exchange_once(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error) {
+        struct request again = *request;
         uint64_t deadline = 0;
         int r = LESSOR_E_CONNECTION;
 
         for (unsigned i = 0; i < DEAD_MAX; i++) {
                 struct lessor_lease *lease;
-                int taken = lease_take(db, remaining_ms(wait_ms, deadline), site, &lease, error);
+                int taken = lease_take(db, &again, &lease, error);
                 if (taken != 0)
                         return taken;
                 r = lease_exchange(lease, x, error);
@@ -214,29 +221,25 @@ int lease_exchange_once(struct lessor_db *db, int wait_ms, struct site site, str
                 if (!is_unsent(x, r))
                         return r;
                 if (i == 0)
-                        deadline = x->now + (wait_ms > 0 ? (uint64_t)wait_ms * NS_PER_MS : 0);
+                        deadline = x->now + (request->wait_ms > 0 ? (uint64_t)request->wait_ms * NS_PER_MS : 0);
+                again.wait_ms = remaining_ms(request->wait_ms, deadline);
         }
         return r;
-}
-
-static int time_to_ms(uint64_t ns) {
-        uint64_t ms = ns / NS_PER_MS;
-        return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
 /* What another connection may mend. */
 static bool is_broken_off(int r) { return r == LESSOR_E_CONNECTION || r == LESSOR_E_REPLY_TIMEOUT; }
 
-int lease_exchange_until(struct lessor_db *db, uint64_t deadline, struct site site, struct exchange *x,
-                         lessor_error *error) {
+int lease_exchange_until(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error) {
+        uint64_t deadline = time_after(clock_now(), (uint64_t)request->wait_ms * NS_PER_MS), left;
+        struct request again = *request;
         bool may_have_run = false;
-        uint64_t left;
         int r;
 
         do {
                 struct lessor_lease *lease;
-                left = time_left(clock_now(), deadline);
-                r = lease_take(db, time_to_ms(left), site, &lease, error);
+                again.wait_ms = remaining_ms(request->wait_ms, deadline);
+                r = lease_take(db, &again, &lease, error);
                 if (r != 0)
                         break;
                 left = time_left(clock_now(), deadline);
@@ -252,21 +255,21 @@ int lease_exchange_until(struct lessor_db *db, uint64_t deadline, struct site si
         return r;
 }
 
-static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, int wait_ms, struct site site,
+static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, const struct request *request,
                                                               lessor_error *error) {
         lessor_error local;
         lessor_lease *l;
 
         if (!error)
                 error = &local;
-        if (db && wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
+        if (db && request->wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
                 return NULL;
         error_clear(error);
-        if (!db || wait_ms < LESSOR_WAIT_CONFIGURED) {
+        if (!db || request->wait_ms < LESSOR_WAIT_CONFIGURED) {
                 error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
                 return NULL;
         }
-        return take(db, wait_ms, site, &l, error) == 0 ? l : NULL;
+        return take(db, request, &l, error) == 0 ? l : NULL;
 }
 
 lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
@@ -274,9 +277,14 @@ lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, in
         lessor_lease *l = db && wait_ms >= LESSOR_WAIT_CONFIGURED ? warm_take_last(db, site) : NULL;
 
         if (__builtin_expect(!l, 0))
-                return acquire_slowly(db, wait_ms, site, error);
+                return acquire_slowly(db, &(struct request){.wait_ms = wait_ms, .site = site}, error);
         error_clear(error);
         return l;
+}
+
+lessor_lease *lessor_acquire_pinned_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
+        return acquire_slowly(
+                db, &(struct request){.wait_ms = wait_ms, .pinned = true, .site = {.file = file, .line = line}}, error);
 }
 
 void lessor_release(lessor_lease *l) {

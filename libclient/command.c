@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/clock.h"
+#include "base/command.h"
 #include "base/resp.h"
 #include "error.h"
 #include "lease.h"
@@ -79,14 +79,22 @@ int command_format_argv(struct command *c, const char *function, lessor_error *e
         return command_take(c, data, length, function, error);
 }
 
+static bool is_blocking(const struct command *c) {
+        const char *name;
+        size_t len;
+        return resp_command_name(c->data, c->size, &name, &len) && command_blocks(name, len);
+}
+
 /* Takes the command. */
 static redisReply *command_once(lessor_db *db, int wait_ms, struct command *c, lessor_error *error) {
         struct exchange x = {.out = c->data, .size = c->size, .ends = &c->size, .requests = 1, .expected = 1};
+        struct request request = {.wait_ms = wait_ms, .site.file = "lessor_command"};
         redisReply *reply = NULL;
         lessor_error local;
 
         x.replies = &reply;
-        lease_exchange_once(db, wait_ms, (struct site){.file = "lessor_command"}, &x, error ? error : &local);
+        request.pinned = is_blocking(c);
+        lease_exchange_once(db, &request, &x, error ? error : &local);
         command_deinit(c);
         return reply;
 }
@@ -127,7 +135,6 @@ redisReply *lessor_command_idempotent(lessor_db *db, int wait_ms, int argc, cons
                                       lessor_error *error) {
         NO_CANCEL;
         __attribute__((cleanup(command_deinit))) struct command c = {0};
-        uint64_t now = clock_now();
         redisReply *reply = NULL;
         lessor_error local;
 
@@ -141,8 +148,8 @@ redisReply *lessor_command_idempotent(lessor_db *db, int wait_ms, int argc, cons
                 return NULL;
         struct exchange x = {
                 .out = c.data, .size = c.size, .ends = &c.size, .requests = 1, .replies = &reply, .expected = 1};
-        lease_exchange_until(db, time_after(now, (uint64_t)wait_ms * NS_PER_MS),
-                             (struct site){.file = "lessor_command"}, &x, error ? error : &local);
+        struct request request = {.wait_ms = wait_ms, .site.file = "lessor_command", .pinned = is_blocking(&c)};
+        lease_exchange_until(db, &request, &x, error ? error : &local);
         return reply;
 }
 

@@ -31,12 +31,14 @@ struct lessor_lease {
         /* What every acquire and release touches stands together: one cache line, no more than one load away. */
         struct lessor_slot *slot;     /* in the session segment; NULL: cold, given back by message and freed */
         const atomic_uint *attention; /* the session's */
+        const uint64_t *breaker;      /* the database's, in the control page */
         uint64_t held;                /* its word's value, while held */
         uint64_t sampled;             /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
         struct site site;             /* noted in the slot; likewise tid */
         int32_t tid;
         uint32_t epoch; /* the process it belongs to */
         bool busy;      /* held by a thread */
+        bool pinned;    /* it counts against max_pinned: given back, never parked */
         bool touched;   /* used since it was taken: only then is there anything to prove, or to restore */
 
         struct warm_set *set;
@@ -54,7 +56,7 @@ struct lessor_lease {
 };
 
 /* 0: *ret is held; or the code of *error, which is not NULL. */
-int lease_take(struct lessor_db *db, int wait_ms, struct site site, struct lessor_lease **ret, lessor_error *error);
+int lease_take(struct lessor_db *db, const struct request *request, struct lessor_lease **ret, lessor_error *error);
 /* Parks it, or gives it back, said clean only with proof. Keeps errno. */
 void lease_give(struct lessor_lease *l);
 
@@ -78,7 +80,6 @@ redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size,
  * The exchange on a connection borrowed for it: 0, or the code of *error, which is not NULL. One that turns out dead before
  * anything was sent is replaced by another, within the caller's deadline.
  */
-int lease_exchange_once(struct lessor_db *db, int wait_ms, struct site site, struct exchange *x, lessor_error *error);
-/* Likewise, again and again until it is answered or `deadline` has passed: for one request that may run twice. */
-int lease_exchange_until(struct lessor_db *db, uint64_t deadline, struct site site, struct exchange *x,
-                         lessor_error *error);
+int lease_exchange_once(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);
+/* Likewise, again and again until it is answered or wait_ms, not negative, have passed: for a request that may run twice. */
+int lease_exchange_until(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);

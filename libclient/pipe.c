@@ -221,10 +221,10 @@ static int pipe_exchange(lessor_pipe *p, int wait_ms, redisReply **replies, less
                              .requests = p->n,
                              .replies = replies,
                              .expected = p->n};
+        struct request request = {.wait_ms = wait_ms, .site.file = "lessor_pipe_run"};
         lessor_error local;
 
-        return lease_exchange_once(p->db, wait_ms, (struct site){.file = "lessor_pipe_run"}, &x,
-                                   error ? error : &local);
+        return lease_exchange_once(p->db, &request, &x, error ? error : &local);
 }
 
 /* An atomic pipe's replies stand one place further up, with MULTI's before and EXEC's behind. */

@@ -29,6 +29,13 @@ struct site {
         int line;
 };
 
+/* What a caller wants of a lease. */
+struct request {
+        int wait_ms; /* LESSOR_WAIT_CONFIGURED, 0, ... */
+        bool pinned; /* he will block on it */
+        struct site site;
+};
+
 struct session {
         atomic_uint references;
         uint32_t epoch;  /* the process it belongs to */

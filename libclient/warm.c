@@ -238,7 +238,10 @@ static struct lessor_lease *lease_new(struct warm_set *set) {
         struct lessor_lease *l = aligned_alloc(line, (sizeof(*l) + line - 1) / line * line);
 
         if (l)
-                *l = (struct lessor_lease){.set = set, .epoch = set->epoch, .attention = &set->session->attention};
+                *l = (struct lessor_lease){.set = set,
+                                           .epoch = set->epoch,
+                                           .attention = &set->session->attention,
+                                           .breaker = &set->control->breaker};
         return l;
 }
 
@@ -295,7 +298,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->trail = (struct command_trail){0};
         l->grant = *g;
         l->broken = 0;
-        l->touched = false;
+        l->touched = l->pinned = false;
         l->last_used = 0;
         l->sampled = 0;
         l->socket_timeout_ns = timeout > 0 ? timeout : TIME_NEVER;

@@ -43,6 +43,11 @@ static inline bool warm_is_quiet(const atomic_uint *attention) {
         return __builtin_expect(atomic_load_explicit(attention, memory_order_relaxed) == 0, 1);
 }
 
+/* The database's circuit breaker is; else control_refusal() says what to tell. */
+static inline bool warm_is_closed(const uint64_t *breaker) {
+        return __builtin_expect((__atomic_load_n(breaker, __ATOMIC_RELAXED) & 3) == LESSOR_BREAKER_CLOSED, 1);
+}
+
 /*
  * Where this thread found its last lease: most threads use one. All of it holds as long as the set is the database's, no
  * set was freed since (an address may be used again), and the process is the same. In the static TLS block: no call to find it.
@@ -79,7 +84,8 @@ static inline __attribute__((always_inline)) struct lessor_lease *warm_take_last
 
         if (!l || hint->set != atomic_load_explicit(&db->warm, memory_order_acquire) ||
             hint->freed != atomic_load_explicit(&warm_sets_freed, memory_order_relaxed) ||
-            hint->epoch != fork_epoch() || !warm_is_quiet(l->attention) || !word_retake(&l->slot->word, &l->held))
+            hint->epoch != fork_epoch() || !warm_is_quiet(l->attention) || !warm_is_closed(l->breaker) ||
+            !word_retake(&l->slot->word, &l->held))
                 return NULL;
         warm_began(l);
         warm_note(l, site, hint->tid);

@@ -38,7 +38,7 @@ X(max_sessions, COUNT, 1, 1000000, "4096", "sessions", NULL, RESTART,
 X(max_sessions_per_user, COUNT, 0, 1000000, "0", "sessions", NULL, LIVE,
   "of those, how many may be of one user (uid); 0: no limit of his own")
 X(log_level, LOG_LEVEL, 0, 3, "info", "", NULL, LIVE, "the least severe event that is logged")
-X(fd_cache, COUNT, 0, 64, "4", "descriptors", NULL, LIVE,
+X(fd_cache, COUNT, 0, 64, "20", "descriptors", NULL, LIVE,
   "descriptors that a worker keeps for each database beside those of its leases; 0: none")
 X(lane_size, SIZE, CONFIG_KIB(4), CONFIG_MIB(16), "64KiB", "bytes", NULL, RESTART,
   "memory for the commands, and as much for the replies, of one worker thread's lane")
@@ -95,6 +95,10 @@ X(max_waiters_per_user, COUNT, 0, 1000000, "0", "requests", NULL, LIVE,
   "of those, how many of one user (uid) may wait; 0: no limit of his own")
 X(max_leases_per_user, COUNT, 0, 10000, "0", "leases", NULL, LIVE,
   "connections that the processes of one user (uid) may have leased at once; 0: no limit but `max_connections`")
+X(max_pinned, COUNT, 0, 10000, "0", "leases", NULL, LIVE,
+  "connections that may be leased for blocking (BLPOP, SUBSCRIBE, MONITOR) at once, so that some are left for "
+  "everybody "
+  "else; 0: no limit but `max_connections`")
 X(lease_warn, DURATION, 0, CONFIG_S(31536000), "60s", "seconds", NULL, LIVE,
   "leases held for longer are reported with process, thread and call site; 0: never")
 X(lease_timeout, DURATION, 0, CONFIG_S(31536000), "0s", "seconds", NULL, LIVE,

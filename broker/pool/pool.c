@@ -58,9 +58,10 @@ static void move(struct pool *pool, struct pool_conn *conn, enum conn_state to, 
         pool->count[conn->state]--;
         if (conn->state == CONN_LEASED) {
                 pool->wanted -= conn->wanted;
+                pool->pinned -= conn->pinned;
                 conn->account->leased--;
         }
-        conn->wanted = false;
+        conn->wanted = conn->pinned = false;
         conn->state = to;
         conn->since = now;
         list_push_front(&pool->by_state[to], &conn->link);
@@ -177,6 +178,8 @@ static void grant(struct pool *pool, struct pool_conn *conn, const struct pool_w
         conn->session = waiter->session;
         conn->account = waiter->account;
         conn->account->leased++;
+        conn->pinned = waiter->pinned;
+        pool->pinned += waiter->pinned;
         conn->lost = false;
         conn->left = true;
         pool->stats.leases++;
@@ -418,7 +421,10 @@ static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
         return container_of(list_first(&pool->by_state[state]), struct pool_conn, link);
 }
 
-static bool at_limit(const struct pool_account *account) {
+static bool at_limit(const struct pool *pool, const struct pool_waiter *waiter) {
+        const struct pool_account *account = waiter->account;
+        if (waiter->pinned && pool->limits.max_pinned && pool->pinned >= pool->limits.max_pinned)
+                return true;
         return account->max_leased && account->leased >= account->max_leased;
 }
 
@@ -430,7 +436,7 @@ static struct pool_waiter *first_waiter(struct pool *pool) {
 static struct pool_waiter *next_waiter(struct pool *pool) {
         list_for_each (&pool->queue, it) {
                 struct pool_waiter *waiter = container_of(it, struct pool_waiter, link);
-                if (!at_limit(waiter->account))
+                if (!at_limit(pool, waiter))
                         return waiter;
         }
         return NULL;

@@ -70,6 +70,7 @@ struct pool_conn {
         uint64_t lease;               /* LEASED: the lease's number */
         uint64_t session;             /* LEASED: the holder's */
         struct pool_account *account; /* LEASED: the holder's */
+        bool pinned;                  /* LEASED: to one who will block on it */
         bool lost;                    /* LEASED: it is closed when it comes back, because of `doom` */
         enum pool_discard doom;
         bool wanted;    /* LEASED: POOL_RECALL has been said */
@@ -87,10 +88,12 @@ struct pool_waiter {
         struct pool_account *account; /* the owner's, outlives the waiting and the lease */
         uint64_t session;
         uint64_t since;
+        bool pinned; /* he will block on it */
 };
 
 struct pool_limits {
         unsigned max_connections, max_waiters;
+        unsigned max_pinned; /* 0: none */
         unsigned places; /* room for pool_adjust() to grow into; 0: max_connections */
         uint64_t retry_base_ns, retry_max_ns;
         unsigned retry_attempts; /* after so many failed dials in a row those who wait are told */
@@ -112,7 +115,8 @@ struct pool {
         unsigned count[CONN_STATES];
         struct list queue;
         unsigned waiting;
-        unsigned wanted; /* of the leased */
+        unsigned wanted; /* of the leased; likewise */
+        unsigned pinned;
         struct backoff backoff;
         uint64_t next_dial;    /* no dial before this */
         uint64_t last_failure; /* when a dial begun after the failure before failed */

@@ -44,6 +44,7 @@ void control_page_set(struct control_page *page, unsigned index, const struct co
         struct lessor_control_database *d = &page->map->database[index];
         wire_string(d->name, sizeof(d->name), entry->name);
         d->max_connections = entry->max_connections;
+        d->max_pinned = entry->max_pinned;
         d->wait_timeout_ns = entry->wait_timeout_ns;
         d->socket_timeout_ns = entry->socket_timeout_ns;
         /* Pair with the acquire loads in libclient: an entry seen OPEN is complete, and so are those counted. */

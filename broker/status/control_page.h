@@ -16,7 +16,7 @@ void control_page_deinit(struct control_page *page);
 
 struct control_entry {
         const char *name;
-        unsigned max_connections;
+        unsigned max_connections, max_pinned;
         uint64_t wait_timeout_ns, socket_timeout_ns;
 };
 

@@ -129,13 +129,14 @@ struct lessor_msg_database {
 };
 
 #define LESSOR_TICKET_NONE 0U
+#define LESSOR_LEASE_PINNED 1U /* flags: the worker will block on it (BLPOP, SUBSCRIBE): counts against max_pinned */
 struct lessor_msg_lease {
         struct lessor_msg_header header;
         uint32_t database;
-        int32_t tid;       /* the asking thread, for `lessor leases`; 0 if unknown */
-        uint64_t wait_ns;  /* from receipt; 0: answer at once; LESSOR_WAIT_DEFAULT */
-        uint32_t ticket;   /* where the worker waits: 1 + its place in the segment; LESSOR_TICKET_NONE: at the socket */
-        uint32_t reserved; /* 0 */
+        int32_t tid;      /* the asking thread, for `lessor leases`; 0 if unknown */
+        uint64_t wait_ns; /* from receipt; 0: answer at once; LESSOR_WAIT_DEFAULT */
+        uint32_t ticket;  /* where the worker waits: 1 + its place in the segment; LESSOR_TICKET_NONE: at the socket */
+        uint32_t flags;   /* LESSOR_LEASE_PINNED */
         char site[LESSOR_SITE_SIZE];
 };
 
@@ -233,10 +234,12 @@ struct lessor_control_database {
         uint32_t max_connections;
         uint64_t wait_timeout_ns;
         uint64_t socket_timeout_ns;
+        uint32_t max_pinned; /* 0: pinned leases are leases like others */
+        uint32_t reserved2;
         uint64_t breaker;          /* enum lessor_breaker, see there */
         uint64_t breaker_retry_ns; /* CLOCK_MONOTONIC: of the next probe */
         uint64_t breaker_length;   /* of breaker_text */
-        uint64_t reserved[2];
+        uint64_t reserved[1];
         char name[LESSOR_NAME_SIZE];
         char breaker_text[LESSOR_BREAKER_TEXT_SIZE]; /* the server's own error, ended by a NUL */
 };

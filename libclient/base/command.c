@@ -310,6 +310,19 @@ enum command_effect command_effect(const char *name, size_t len) {
         return command ? command->effect : COMMAND_STICKY;
 }
 
+bool command_blocks(const char *name, size_t len) {
+        static const char *const blocking[] = {"BLMOVE", "BLMPOP",   "BLPOP",    "BRPOP", "BRPOPLPUSH",
+                                               "BZMPOP", "BZPOPMAX", "BZPOPMIN", "WAIT"};
+        for (size_t i = 0; i < ARRAY_SIZE(blocking); i++) {
+                size_t at = 0;
+                while (at < len && blocking[i][at] == command_upper(name[at]))
+                        at++;
+                if (at == len && !blocking[i][at])
+                        return true;
+        }
+        return false;
+}
+
 /* Outside a transaction EXEC and DISCARD are errors and end no watching; inside one UNWATCH is queued, no more. */
 void command_trail_add(struct command_trail *t, const char *name, size_t len) {
         switch (command_effect(name, len)) {

@@ -19,6 +19,9 @@ enum command_effect {
 
 enum command_effect command_effect(const char *name, size_t len); /* any case */
 
+/* Does it, as a rule, keep its connection waiting for others (BLPOP, WAIT ...)? XREAD does only when told to: false. */
+bool command_blocks(const char *name, size_t len);
+
 /* What the commands of one lease have left behind so far. Zero-initialised is clean. */
 struct command_trail {
         bool multi, watch, state, sticky;

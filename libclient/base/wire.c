@@ -57,7 +57,7 @@ static const struct wire_rule wire_rules[] = {
                               .from = WIRE_FROM_WORKER,
                               .request = REQUEST_SOME,
                               STRING(lessor_msg_lease, site),
-                              RESERVED(lessor_msg_lease, reserved)},
+                              FLAGS(lessor_msg_lease, flags, LESSOR_LEASE_PINNED)},
         [LESSOR_MSG_GRANT] = {.size = sizeof(struct lessor_msg_grant),
                               .from = WIRE_FROM_BROKER,
                               .request = REQUEST_SOME,

@@ -25,8 +25,7 @@ static const struct type types[] = {
         {LESSOR_MSG_ATTACHED, 72, WIRE_FROM_BROKER, 0, false, true, NOTHING, NOTHING},
         {LESSOR_MSG_LOOKUP, 80, WIRE_FROM_WORKER, 0, false, true, AT(lessor_msg_lookup, name), NOTHING},
         {LESSOR_MSG_DATABASE, 40, WIRE_FROM_BROKER, 0, false, true, NOTHING, NOTHING},
-        {LESSOR_MSG_LEASE, 104, WIRE_FROM_WORKER, 0, false, true, AT(lessor_msg_lease, site),
-         AT(lessor_msg_lease, reserved)},
+        {LESSOR_MSG_LEASE, 104, WIRE_FROM_WORKER, 0, false, true, AT(lessor_msg_lease, site), NOTHING},
         {LESSOR_MSG_GRANT, 72, WIRE_FROM_BROKER, 1, false, true, NOTHING, AT(lessor_msg_grant, reserved)},
         {LESSOR_MSG_ERROR, 520, WIRE_FROM_BROKER, 0, true, true, AT(lessor_msg_error, text), NOTHING},
         {LESSOR_MSG_CANCEL, 24, WIRE_FROM_WORKER, 0, false, true, NOTHING, AT(lessor_msg_cancel, reserved)},
@@ -212,6 +211,10 @@ TEST(wire, unknown_flags_are_refused_bit_by_bit) {
                 union wire_message message = valid(&types[LESSOR_MSG_ERROR - 1]);
                 message.error.flags = UINT32_C(1) << bit;
                 check_eq(decode(&types[LESSOR_MSG_ERROR - 1], &message) == NULL, message.error.flags == LESSOR_FATAL);
+                message = valid(&types[LESSOR_MSG_LEASE - 1]);
+                message.lease.flags = UINT32_C(1) << bit;
+                check_eq(decode(&types[LESSOR_MSG_LEASE - 1], &message) == NULL,
+                         message.lease.flags == LESSOR_LEASE_PINNED);
                 message = valid(&types[LESSOR_MSG_RETURN - 1]);
                 message.giveback.flags = UINT32_C(1) << bit;
                 check_eq(decode(&types[LESSOR_MSG_RETURN - 1], &message) == NULL,
