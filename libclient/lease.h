@@ -82,3 +82,5 @@ redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size,
  * anything was sent is replaced by another, within the caller's deadline.
  */
 int lease_exchange_once(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);
+/* Likewise, again and again until it is answered or wait_ms, not negative, have passed: for a request that may run twice. */
+int lease_exchange_until(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);

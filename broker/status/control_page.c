@@ -65,6 +65,7 @@ void control_page_set_breaker(struct control_page *page, unsigned index, const s
         atomic_store_explicit(word, (number + 1) << 2 | LESSOR_BREAKER_CHANGING, memory_order_relaxed);
         atomic_thread_fence(memory_order_release);
         atomic_store_explicit((_Atomic uint64_t *)&d->breaker_retry_ns, breaker->retry_at, memory_order_relaxed);
+        atomic_store_explicit((_Atomic uint64_t *)&d->breaker_length, strlen(breaker->text), memory_order_relaxed);
         memcpy(d->breaker_text, breaker->text, sizeof(d->breaker_text));
         atomic_store_explicit(word, (number + 2) << 2 | breaker->state, memory_order_release);
 }

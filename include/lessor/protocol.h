@@ -241,7 +241,8 @@ struct lessor_control_database {
         uint32_t reserved2;
         uint64_t breaker;          /* enum lessor_breaker, see there */
         uint64_t breaker_retry_ns; /* CLOCK_MONOTONIC: of the next probe */
-        uint64_t reserved[2];
+        uint64_t breaker_length;   /* of breaker_text */
+        uint64_t reserved[1];
         char name[LESSOR_NAME_SIZE];
         char breaker_text[LESSOR_BREAKER_TEXT_SIZE]; /* the server's own error, ended by a NUL */
 };
