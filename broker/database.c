@@ -319,6 +319,7 @@ void database_free(struct database *db) {
                 dial_cancel(db->connections[i].dial);
                 handover_cancel(&db->connections[i]);
                 check_cancel(db->connections[i].check);
+                learn_cancel(&db->connections[i]);
                 link_drop(&db->connections[i].link);
         }
         list_for_each_safe (&db->tenants, it, next)

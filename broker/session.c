@@ -12,6 +12,7 @@
 #include "base/fdpass.h"
 #include "log.h"
 #include "peer/peer.h"
+#include "peer/proc.h"
 
 #define USED_WORDS (LESSOR_DATABASES_MAX / 64)
 
@@ -175,11 +176,8 @@ const struct database_ops session_database_ops = {
 static void read_program(struct session *s, const char *claimed) {
         char path[64];
         snprintf(path, sizeof(path), "/proc/%d/comm", (int)s->peer.cred.pid);
-        FILE *f = fopen(path, "re");
-        if (!f || !fgets(s->program, sizeof(s->program), f))
+        if (proc_read(path, s->program, sizeof(s->program)) <= 0)
                 wire_string(s->program, sizeof(s->program), claimed); /* hidepid, or just gone */
-        if (f)
-                fclose(f);
         s->program[strcspn(s->program, "\n")] = '\0';
 }
 

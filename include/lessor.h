@@ -76,6 +76,15 @@ redisReply *lessor_command_argv(lessor_db *, int wait_ms, int argc, const char *
                                 lessor_error *error); /* argv_len NULL: strings */
 
 /*
+ * The library by itself sends again only what surely never left. This is for a command that may run twice (GET, SET, DEL;
+ * not INCR, LPUSH): an attempt whose connection broke, or that was not answered, is made again on another one, until
+ * Redis answers, whatever it says, or wait_ms have passed since the call; within them everything happens, waiting for a
+ * reply too. may_have_run tells of all attempts.
+ */
+redisReply *lessor_command_idempotent(lessor_db *, int wait_ms, int argc, const char **argv, const size_t *argv_len,
+                                      lessor_error *error);
+
+/*
  * Several commands in one write. lessor_pipe_run() gives one reply for each command added, in order, errors of
  * Redis in their place. Once run the pipe is empty again, whatever came of it; a failed run gives no replies at
  * all, and may_have_run as soon as one command went out whole. A pipe takes no command that does not answer exactly

@@ -7,6 +7,7 @@
  * one, its connections are used, and the old ones end with their leases.
  */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,7 +124,7 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
         struct warm_set *set = warm_current(w->db);
         int r;
 
-        if (set && !session_over(set->session))
+        if (set && !warm_is_quiet(&set->session->attention) && !session_over(set->session))
                 session_look(set->session);
         if (!may_attach(w->db->client, w->now) && (*ret = take_without_broker(w->db, w->site)))
                 return 0;
@@ -136,13 +137,17 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
         return 0;
 }
 
+/* By the breaker, as the broker has written it down for all: nobody is asked. */
+static inline bool is_refused(struct lessor_db *db, lessor_error *error) {
+        struct warm_set *set = warm_current(db);
+        return set && !session_over(set->session) && control_refusal(set->control, error) != 0;
+}
+
 static int take(struct lessor_db *db, const struct request *r, struct lessor_lease **ret, lessor_error *error) {
         struct warm_set *set = warm_current(db);
         uint64_t now, wait = r->wait_ms > 0 ? (uint64_t)r->wait_ms * NS_PER_MS : 0;
         struct wish wish = {.db = db, .wait_ms = r->wait_ms, .pinned = r->pinned, .site = r->site};
 
-        if (set && !session_over(set->session) && control_refusal(set->control, error) != 0)
-                return error->code;
         if (set && !r->pinned && warm_is_quiet(&set->session->attention) && (*ret = warm_take(set, r->site)))
                 return 0;
         now = clock_now();
@@ -153,7 +158,9 @@ static int take(struct lessor_db *db, const struct request *r, struct lessor_lea
 
 int lease_take(struct lessor_db *db, const struct request *request, struct lessor_lease **ret, lessor_error *error) {
         *ret = request->pinned ? NULL : warm_take_last(db, request->site);
-        return *ret ? 0 : take(db, request, ret, error);
+        if (*ret)
+                return 0;
+        return is_refused(db, error) ? error->code : take(db, request, ret, error);
 }
 
 /* The session is looked at after it is parked: who holds nothing and waits for nothing does not come again. */
@@ -233,14 +240,44 @@ int lease_exchange_once(struct lessor_db *db, const struct request *request, str
         return r;
 }
 
+/* What another connection may mend. */
+static bool is_broken_off(int r) { return r == LESSOR_E_CONNECTION || r == LESSOR_E_REPLY_TIMEOUT; }
+
+int lease_exchange_until(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error) {
+        uint64_t deadline = time_after(clock_now(), (uint64_t)request->wait_ms * NS_PER_MS), left;
+        struct request again = *request;
+        bool may_have_run = false;
+        int r;
+
+        do {
+                struct lessor_lease *lease;
+                again.wait_ms = remaining_ms(request->wait_ms, deadline);
+                r = lease_take(db, &again, &lease, error);
+                if (r != 0)
+                        break;
+                left = time_left(clock_now(), deadline);
+                lease->touched = true; /* the timeout is this call's */
+                lease->timeout_ns = left < lease->timeout_ns ? left : lease->timeout_ns;
+                x->written = x->whole = x->got = 0;
+                r = lease_exchange(lease, x, error);
+                lease_give(lease);
+                may_have_run = may_have_run || x->whole > 0;
+        } while (is_broken_off(r) && time_left(clock_now(), deadline) > 0);
+        if (r != 0)
+                error_may_have_run(error, may_have_run);
+        return r;
+}
+
 static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, const struct request *request,
                                                               lessor_error *error) {
         lessor_error local;
         lessor_lease *l;
 
-        error_clear(error);
         if (!error)
                 error = &local;
+        if (db && request->wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
+                return NULL;
+        error_clear(error);
         if (!db || request->wait_ms < LESSOR_WAIT_CONFIGURED) {
                 error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
                 return NULL;

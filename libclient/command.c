@@ -79,17 +79,21 @@ int command_format_argv(struct command *c, const char *function, lessor_error *e
         return command_take(c, data, length, function, error);
 }
 
+static bool is_blocking(const struct command *c) {
+        const char *name;
+        size_t len;
+        return resp_command_name(c->data, c->size, &name, &len) && command_blocks(name, len);
+}
+
 /* Takes the command. */
 static redisReply *command_once(lessor_db *db, int wait_ms, struct command *c, lessor_error *error) {
         struct exchange x = {.out = c->data, .size = c->size, .ends = &c->size, .requests = 1, .expected = 1};
         struct request request = {.wait_ms = wait_ms, .site.file = "lessor_command"};
         redisReply *reply = NULL;
         lessor_error local;
-        const char *name;
-        size_t len;
 
         x.replies = &reply;
-        request.pinned = resp_command_name(c->data, c->size, &name, &len) && command_blocks(name, len);
+        request.pinned = is_blocking(c);
         lease_exchange_once(db, &request, &x, error ? error : &local);
         command_deinit(c);
         return reply;
@@ -125,6 +129,28 @@ redisReply *lessor_command_argv(lessor_db *db, int wait_ms, int argc, const char
         if (command_format_argv(&c, "lessor_command_argv", error, argc, argv, argv_len) != 0)
                 return NULL;
         return command_once(db, wait_ms, &c, error);
+}
+
+redisReply *lessor_command_idempotent(lessor_db *db, int wait_ms, int argc, const char **argv, const size_t *argv_len,
+                                      lessor_error *error) {
+        NO_CANCEL;
+        __attribute__((cleanup(command_deinit))) struct command c = {0};
+        redisReply *reply = NULL;
+        lessor_error local;
+
+        error_clear(error);
+        if (!db || wait_ms < 0) {
+                error_argument(error, "lessor_command_idempotent", !db ? "db" : "wait_ms",
+                               !db ? "is NULL" : "is negative");
+                return NULL;
+        }
+        if (command_format_argv(&c, "lessor_command_idempotent", error, argc, argv, argv_len) != 0)
+                return NULL;
+        struct exchange x = {
+                .out = c.data, .size = c.size, .ends = &c.size, .requests = 1, .replies = &reply, .expected = 1};
+        struct request request = {.wait_ms = wait_ms, .site.file = "lessor_command", .pinned = is_blocking(&c)};
+        lease_exchange_until(db, &request, &x, error ? error : &local);
+        return reply;
 }
 
 redisReply *lessor_lease_command(lessor_lease *lease, lessor_error *error, const char *fmt, ...) {

@@ -17,7 +17,8 @@ struct control {
         const struct lessor_control *page; /* NULL: not mapped */
         size_t size;
         size_t stride;
-        uint32_t room; /* entries that fit */
+        uint32_t room;                                  /* entries that fit */
+        const struct lessor_control_commands *commands; /* LESSOR_DATABASES_MAX of them; NULL: there are none */
 };
 
 struct segment {
@@ -41,7 +42,13 @@ void segment_unmap(struct segment *s);
 const struct lessor_control_database *control_database(const struct control *c, uint32_t index);
 const struct lessor_control_database *control_find(const struct control *c, const char *name, uint32_t *ret_index);
 /* 0, or LESSOR_E_BREAKER_OPEN with what the broker has written down for it: no use asking. No system call. */
-int control_refusal(const struct lessor_control_database *db, lessor_error *error);
+int control_refusal_told(const struct lessor_control_database *db, lessor_error *error);
+static inline int control_refusal(const struct lessor_control_database *db, lessor_error *error) {
+        bool closed = (__atomic_load_n(&db->breaker, __ATOMIC_RELAXED) & 3) == LESSOR_BREAKER_CLOSED;
+        return __builtin_expect(closed, 1) ? 0 : control_refusal_told(db, error);
+}
+/* Does this database's server say of a command that our table does not know that it leaves nothing behind? */
+bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len);
 /* "main, cache, sessions and 10 more", as far as the buffer goes. */
 void control_names(const struct control *c, char *buffer, size_t size);
 

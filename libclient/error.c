@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "error.h"
 
-#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
-
-#include "base/clock.h"
 
 int error_set(lessor_error *e, int code, const char *fmt, ...) {
         va_list args;
@@ -27,14 +24,4 @@ int error_argument(lessor_error *e, const char *function, const char *argument, 
 void error_may_have_run(lessor_error *e, bool may_have_run) {
         if (e)
                 e->may_have_run = may_have_run;
-}
-
-/* Rounded up: who comes back a fraction of a millisecond too early is refused once more. */
-void error_retry(lessor_error *e, uint64_t retry_ns) {
-        if (!e)
-                return;
-        if (retry_ns > (uint64_t)INT_MAX * NS_PER_MS - NS_PER_MS)
-                e->retry_ms = INT_MAX;
-        else
-                e->retry_ms = (int)((retry_ns + NS_PER_MS - 1) / NS_PER_MS);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /* Filling in a lessor_error, which may be NULL everywhere: what happened, where, and what to do about it. */
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,6 +9,8 @@
 #include <string.h>
 
 #include <lessor.h>
+
+#include "base/clock.h"
 
 static inline void error_clear(lessor_error *e) {
         if (!e)
@@ -19,7 +22,12 @@ int error_set(lessor_error *e, int code, const char *fmt, ...) __attribute__((fo
 /* An argument that cannot be: LESSOR_E_INVALID, naming the function and the argument. */
 int error_argument(lessor_error *e, const char *function, const char *argument, const char *why);
 void error_may_have_run(lessor_error *e, bool may_have_run);
-void error_retry(lessor_error *e, uint64_t retry_ns);
+/* Rounded up: who comes back a fraction of a millisecond too early is refused once more. */
+static inline void error_retry(lessor_error *e, uint64_t retry_ns) {
+        uint64_t ms = retry_ns / NS_PER_MS + 1;
+        if (e)
+                e->retry_ms = ms < INT_MAX ? (int)ms : INT_MAX;
+}
 
 /*
  * Public calls are no cancellation points: a thread cancelled in the middle of one would keep the reader's role of

@@ -48,6 +48,7 @@ struct lessor_lease {
         struct guard *guard;       /* the fd; NULL: none is kept */
         struct stream stream;
         struct command_trail trail;
+        bool unknown; /* a command was used of which neither our table nor the broker knows anything */
         struct harmless harmless;
         redisContext *context; /* the lease was used raw: its reader is the stream's */
         uint64_t timeout_ns;   /* for each reply */
@@ -81,3 +82,5 @@ redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size,
  * anything was sent is replaced by another, within the caller's deadline.
  */
 int lease_exchange_once(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);
+/* Likewise, again and again until it is answered or wait_ms, not negative, have passed: for a request that may run twice. */
+int lease_exchange_until(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error);

@@ -102,7 +102,7 @@ static void warm_set_released(struct warm_set *set) {
 static uint32_t lease_proof(const struct lessor_lease *l, bool clean) {
         if (clean)
                 return LESSOR_RETURN_CLEAN;
-        return lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0;
+        return (lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0) | (l->unknown ? LESSOR_RETURN_UNKNOWN : 0);
 }
 
 void warm_give_back(struct lessor_lease *l, bool clean) {
@@ -305,6 +305,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         /* Others had it meanwhile: nothing about the socket is as we left it. */
         l->stream = (struct stream){.fd = guard_fd(l->guard), .reader = l->stream.reader};
         l->trail = (struct command_trail){0};
+        l->unknown = false;
         l->grant = *g;
         l->broken = 0;
         l->touched = l->pinned = false;

@@ -200,9 +200,8 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
         assert(conn->state == CONN_LEASED);
         switch (how) {
         case POOL_RETURN_RECALLED:
-                pool->stats.recalls++;
-                __attribute__((fallthrough));
         case POOL_RETURN_CLEAN:
+                pool->stats.recalls += how == POOL_RETURN_RECALLED;
                 if (conn->lost)
                         discard(pool, conn, conn->doom, now);
                 else
@@ -416,25 +415,26 @@ static struct pool_waiter *next_waiter(const struct pool *pool) {
         return NULL;
 }
 
-/* How many wait who may be served, counted as far as there can be work for. Whoever is at his limit makes none. */
-static unsigned servable(const struct pool *pool) {
-        unsigned n = 0;
+/* Do more than n wait who may be served? Whoever is at his limit makes no work: it would serve nobody. */
+static bool more_wait_than(const struct pool *pool, unsigned n) {
+        if (pool->waiting <= n)
+                return false;
         list_for_each (&pool->queue, it)
-                if (!at_limit(pool, container_of(it, struct pool_waiter, link)) && ++n >= pool->limits.max_connections)
-                        break;
-        return n;
+                if (!at_limit(pool, container_of(it, struct pool_waiter, link)) && n-- == 0)
+                        return true;
+        return false;
 }
 
 /*
- * How many dials are worth having out: as many as wait and may be served, and what min_idle lacks; one at a time while dials fail, and
- * that one though nobody waits, so that recovery is seen by itself.
+ * Is another dial worth having out? As many as wait, and what min_idle lacks; one at a time while dials fail, and that one
+ * though nobody waits, so that recovery is seen by itself.
  */
-static unsigned dials_wanted(const struct pool *pool) {
+static bool worth_dialling(const struct pool *pool) {
         unsigned spare = pool->count[CONN_FREE] + pool->count[CONN_CHECKING], min = pool->upkeep.limits.min_idle;
-        unsigned wanted = servable(pool) + (min > spare ? min - spare : 0);
-        if (pool->trouble || (pool->suspicious && !wanted))
-                return 1;
-        return wanted;
+        unsigned lack = min > spare ? min - spare : 0;
+        if (pool->trouble || (pool->suspicious && !coming(pool)))
+                return !coming(pool);
+        return coming(pool) < lack || more_wait_than(pool, coming(pool) - lack);
 }
 
 /* When the next dial, or an open breaker's probe, may begin; TIME_NEVER: none is to. */
@@ -446,7 +446,7 @@ static uint64_t dial_at(const struct pool *pool) {
                 return TIME_NEVER;
         if (pool->breaker.state == BREAKER_OPEN)
                 at = pool->breaker.retry_at;
-        else if (coming(pool) >= dials_wanted(pool))
+        else if (!worth_dialling(pool))
                 return TIME_NEVER;
         return at > rate_next(&pool->rate) ? at : rate_next(&pool->rate);
 }
@@ -457,7 +457,7 @@ static bool wants_back(const struct pool *pool, uint64_t now) {
         /* While it is open nobody is to take a connection, not one of his own either: what is parked comes back. */
         if (pool->breaker.state != BREAKER_CLOSED)
                 return true;
-        return first && (pool->trouble || servable(pool) > coming(pool) || now - first->since >= DIAL_PATIENCE_NS);
+        return first && (pool->trouble || more_wait_than(pool, coming(pool)) || now - first->since >= DIAL_PATIENCE_NS);
 }
 
 /* A leased connection that is wanted, or not. */
@@ -603,7 +603,7 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
 
 uint64_t pool_wakeup(const struct pool *pool) {
         uint64_t dial = dial_at(pool), at = dial < pool->upkeep.due ? dial : pool->upkeep.due;
-        const struct pool_waiter *first = next_waiter(pool); /* one who cannot be served would keep the loop awake */
+        const struct pool_waiter *first = next_waiter(pool);
         if (first && pool->wanted < pool->count[CONN_LEASED]) {
                 uint64_t patience = time_after(first->since, DIAL_PATIENCE_NS);
                 at = patience < at ? patience : at;

@@ -131,6 +131,55 @@ TEST(outage, a_hung_server_is_noticed_by_what_workers_report) {
         host_end(&h);
 }
 
+struct asker {
+        struct broker *broker;
+        struct stage asking;
+        bool idempotent;
+};
+
+static int asks_a_hung_server(unsigned index, void *arg) {
+        const char *get[] = {"GET", "key"};
+        struct asker *a = arg;
+        lessor_error e = {0};
+        lessor *l = client_open(a->broker);
+        lessor_db *db = client_database(l, NULL);
+        redisReply *reply = lessor_command(db, &e, "SET key value");
+        child_check(reply);
+        freeReplyObject(reply);
+        stage_advance(&a->asking);
+        child_check(stage_reached(&a->asking, 2, WAIT_MS));
+        reply = a->idempotent ? lessor_command_idempotent(db, WAIT_MS, 2, get, NULL, &e)
+                              : lessor_command_argv(db, WAIT_MS, 2, get, NULL, &e);
+        if (a->idempotent)
+                child_check(reply && reply->type == REDIS_REPLY_STRING && strcmp(reply->str, "value") == 0);
+        else
+                child_check(!reply && e.code == LESSOR_E_REPLY_TIMEOUT && e.may_have_run);
+        freeReplyObject(reply);
+        lessor_close(l);
+        return 0;
+}
+
+static void check_asked_of_a_hung_server(bool idempotent) {
+        struct asker *a = shared_memory(sizeof(*a));
+        struct workers workers;
+        struct host h;
+        host_start(&h, "socket_timeout: 200ms, breaker_failures: 100000, retry_base: 20ms, retry_max: 50ms");
+        a->broker = &h.broker;
+        a->idempotent = idempotent;
+        workers_start(&workers, 1, asks_a_hung_server, a);
+        check(stage_reached(&a->asking, 1, WAIT_MS));
+        redis_pause(&h.redis);
+        stage_advance(&a->asking);
+        check_figure_soon(&h.broker, "main", timeouts, 1, WAIT_MS);
+        redis_resume(&h.redis);
+        check_eq(workers_wait(&workers, WAIT_MS), 1);
+        check_figure_soon(&h.broker, "main", health, LESSOR_HEALTH_HEALTHY, WAIT_MS);
+        host_end(&h);
+}
+
+TEST(outage, what_may_have_run_is_not_sent_again) { check_asked_of_a_hung_server(false); }
+TEST(outage, what_the_caller_calls_idempotent_is) { check_asked_of_a_hung_server(true); }
+
 TEST(outage, ten_thousand_forged_reports_neither_trip_nor_drain) {
         enum { REPORTS = 10000 };
         struct host h;

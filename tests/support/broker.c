@@ -60,7 +60,7 @@ static pid_t launch(const struct broker *b, void (*prepare_child)(void *), void 
         return program_start_prepared(b->log, argv, prepare_child, arg);
 }
 
-void broker_launch(struct broker *b) {
+void broker_relaunch(struct broker *b) {
         uint64_t deadline = deadline_in(START_MS);
 
         b->pid = launch(b, NULL, NULL);
@@ -71,6 +71,10 @@ void broker_launch(struct broker *b) {
                         check_msg(false, "%s does not start (status %d)", broker_path(), status);
                 }
         }
+}
+
+void broker_launch(struct broker *b) {
+        broker_relaunch(b);
         check_eq(broker_sessions_now(b), 0);
         b->fds = fd_count(b->pid);
 }

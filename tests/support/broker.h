@@ -21,7 +21,8 @@ struct broker {
 
 /* Names and a configuration file, no process yet. `fmt` makes the YAML; it may end without a newline. */
 void broker_prepare(struct broker *, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void broker_launch(struct broker *); /* and waits until it is ready */
+void broker_launch(struct broker *);   /* and waits until it is ready */
+void broker_relaunch(struct broker *); /* the same, while workers wait for it */
 /* For a start that should fail: the exit status, -1 if it has not ended (killed then). What it said is in the log. */
 int broker_launch_refused(struct broker *, void (*prepare)(void *), void *arg);
 

@@ -18,8 +18,8 @@
 
 enum { ROUNDS_DEFAULT = 5, ROUNDS_MOST = 1000 };
 
-static const struct bench *const benches[] = {&bench_direct,   &bench_cold,  &bench_warm,
-                                              &bench_handover, &bench_storm, &bench_footprint};
+static const struct bench *const benches[] = {&bench_direct, &bench_cold,      &bench_warm,         &bench_handover,
+                                              &bench_storm,  &bench_footprint, &bench_open_breaker, &bench_status};
 
 void bench_put(json_t *object, const char *name, json_t *value) {
         if (json_object_set_new(object, name, value) < 0)
@@ -170,7 +170,7 @@ const char *bench_broker(const struct bench_options *o, struct servers *s, unsig
 
 static int list(void) {
         for (size_t i = 0; i < ARRAY_SIZE(benches); i++)
-                printf("%-10s %s; bar: ratio %s %.3g\n", benches[i]->name, benches[i]->summary,
+                printf("%-12s %s; bar: ratio %s %.3g\n", benches[i]->name, benches[i]->summary,
                        benches[i]->at_most ? "<=" : ">=", benches[i]->bar);
         return EXIT_FIGURES;
 }

@@ -29,7 +29,8 @@ struct bench {
         int (*run)(const struct bench_options *o, struct servers *s, struct bench_result *ret);
 };
 
-extern const struct bench bench_direct, bench_cold, bench_warm, bench_handover, bench_storm, bench_footprint;
+extern const struct bench bench_direct, bench_cold, bench_warm, bench_handover, bench_storm, bench_footprint,
+        bench_open_breaker, bench_status;
 
 /* Into an object of figures. */
 void bench_put(json_t *object, const char *name, json_t *value);
