@@ -204,6 +204,8 @@ static void make_host(struct broker *b) {
         b->host.bury = control_bury;
         b->host.instance = b->generation;
         b->host.max_sessions = b->config->max_sessions;
+        b->host.max_sessions_per_user = b->config->max_sessions_per_user;
+        users_init(&b->host.users);
 }
 
 static int assemble(struct broker *b) {
@@ -316,6 +318,7 @@ void broker_free(struct broker *b) {
         for (unsigned i = 0; i < b->n_threads_ready; i++)
                 loop_deinit(&b->threads[i].loop);
         loop_deinit(&b->control_loop);
+        users_deinit(&b->host.users);
         directory_deinit(&b->directory);
         control_page_deinit(&b->page);
         status_segment_free(b->segment);

@@ -32,10 +32,14 @@ void database_note_error(struct database *db, const char *text) {
 
 /* ---- answering requests --------------------------------------------------------------------------------------- */
 
-void request_free(struct database_request *request) {
-        /* Whatever came of it went by the socket, or will: that is where he is to look. */
+void request_mail(struct database_request *request) {
         if (request->ticket != LESSOR_TICKET_NONE)
                 session_memory_mail(request->tenant->memory, request->ticket);
+        request->ticket = LESSOR_TICKET_NONE;
+}
+
+void request_free(struct database_request *request) {
+        request_mail(request);
         event_del(&request->timer);
         free(request);
 }
@@ -47,6 +51,7 @@ void request_refuse(struct database_request *request, int outcome, uint64_t retr
         message.error.outcome = outcome;
         message.error.retry_ns = retry_ns;
         wire_string(message.error.text, sizeof(message.error.text), text);
+        request_mail(request);
         db->o.ops->refused(db->o.loop, request->tenant, &message);
         request_free(request);
 }
@@ -314,6 +319,7 @@ void database_free(struct database *db) {
                 dial_cancel(db->connections[i].dial);
                 handover_cancel(&db->connections[i]);
                 check_cancel(db->connections[i].check);
+                learn_cancel(&db->connections[i]);
                 link_drop(&db->connections[i].link);
         }
         list_for_each_safe (&db->tenants, it, next)

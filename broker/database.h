@@ -17,6 +17,7 @@
 struct control_page;
 struct database;
 struct peer;
+struct control_page;
 
 struct database_request {
         struct letter letter; /* while it travels to the owner's thread */
@@ -51,7 +52,7 @@ struct database_options {
         uint64_t generation;       /* the instance's: leases are numbered from it */
         struct loop *loop;
         const struct database_ops *ops;
-        struct control_page *page; /* where its breaker is published; borrowed */
+        struct control_page *page; /* where its breaker and its commands are published; borrowed */
 };
 
 int database_new(const struct database_options *options, struct database **ret); /* 0; -ENOMEM */

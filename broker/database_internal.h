@@ -14,6 +14,7 @@ struct connection {
         struct dial *dial;      /* while DIALLING */
         struct check *check;    /* while CHECKING */
         struct reset *reset;    /* while RESETTING */
+        struct lesson *lesson;  /* DIALLING: the server's list of commands is being read */
         struct link link;
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
@@ -53,6 +54,7 @@ struct database {
         bool ask_role;            /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
+        enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
 
@@ -84,9 +86,16 @@ void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now);
 void upkeep_report(struct database *db, enum lessor_report kind);
 /* A parked connection that is too old, or that nobody has retaken for long, comes back: idle for as long as it was parked. */
 void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
+/* A dial has ended; takes the fd. */
+void dialling_done(struct connection *c, const struct dial_result *result);
+
+/* learn.c: the server's own list of commands. */
+void learn_wanted(struct database *db);
+bool learn_begin(struct connection *c, const struct dial_result *result); /* true: dialling_done() follows */
+void learn_cancel(struct connection *c);
 
 /* handover.c: what becomes of a connection that comes back. */
-enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg);
+enum pool_return handover_grade(struct database *db, const struct lessor_msg_return *msg);
 void handover_reset(struct database *db, struct pool_conn *conn, uint64_t now); /* carries out POOL_RESET */
 void handover_cancel(struct connection *c);                                     /* a reset under way, if any */
 
@@ -98,6 +107,11 @@ void holders_unwant(struct database *db, struct pool_conn *conn);
 void holders_watch(struct database *db, uint64_t now);
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
+/*
+ * His answer goes by the socket: that is where he is to look. Before it is sent: whoever has read it uses the ticket again, and
+ * a word that comes late would be taken for the answer to his next question.
+ */
+void request_mail(struct database_request *request);
 void request_free(struct database_request *request);
 void request_refuse(struct database_request *request, int outcome, uint64_t retry_ns, const char *text);
 /* Who does not wait at all has a timer of 0: it fires in the next turn, after what is free has been handed out. */

@@ -68,13 +68,11 @@ static void failed(struct database *db, struct pool_conn *conn, int outcome, con
                     LOG_QUOTE(db->last_error));
 }
 
-static void on_dialled(void *userdata, const struct dial_result *result) {
-        struct connection *c = userdata;
+void dialling_done(struct connection *c, const struct dial_result *result) {
         struct database *db = c->database;
         uint64_t now = clock_now();
         int outcome = result->outcome;
 
-        c->dial = NULL;
         if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->links, result->fd) < 0) {
                 fd_close(result->fd);
                 outcome = -ENOMEM;
@@ -84,6 +82,13 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
         else
                 failed(db, c->conn, outcome, result->text[0] ? result->text : strerror(-outcome), now);
         database_pump(db, now);
+}
+
+static void on_dialled(void *userdata, const struct dial_result *result) {
+        struct connection *c = userdata;
+        c->dial = NULL;
+        if (!learn_begin(c, result))
+                dialling_done(c, result);
 }
 
 void dialling_start(struct database *db, struct pool_conn *conn, uint64_t now) {

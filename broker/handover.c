@@ -19,8 +19,10 @@ static bool may_reset(const struct database *db) {
         return c->handover != CONFIG_HANDOVER_CLOSE && !c->username && !c->password;
 }
 
-enum pool_return handover_grade(const struct database *db, const struct lessor_msg_return *msg) {
+enum pool_return handover_grade(struct database *db, const struct lessor_msg_return *msg) {
         bool even = msg->requests == msg->replies;
+        if (msg->flags & LESSOR_RETURN_UNKNOWN)
+                learn_wanted(db);
         if (even && msg->flags & LESSOR_RETURN_CLEAN)
                 return POOL_RETURN_CLEAN;
         return even && msg->flags & LESSOR_RETURN_RESETTABLE && may_reset(db) ? POOL_RETURN_RESETTABLE

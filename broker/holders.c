@@ -32,7 +32,7 @@ static void count_retakes(struct database *db, struct place *p, struct lessor_sl
                 db->counters.warm_leases += grown;
 }
 
-/* Has the lease changed hands since we last looked? */
+/* Has the lease changed hands since we last looked? Not once it is wanted: no worker may change the word then. */
 static void look(struct database *db, struct connection *c, uint64_t now) {
         struct place *p = c->place;
         struct lessor_slot *slot = place_slot(p);
@@ -41,7 +41,7 @@ static void look(struct database *db, struct connection *c, uint64_t now) {
         uint64_t value = load(&slot->word);
         bool parked = word_state(value) == WORD_STATE_PARKED;
         count_retakes(db, p, slot, now);
-        if (word_sequence(value) == p->sequence && parked == p->parked)
+        if (p->frozen || (word_sequence(value) == p->sequence && parked == p->parked))
                 return;
         p->sequence = word_sequence(value);
         p->parked = parked;
@@ -117,6 +117,7 @@ void holders_grant(struct database *db, struct pool_conn *conn, struct pool_wait
                 session_memory_grant(request->tenant->memory, request->ticket, &message.grant);
                 request->ticket = LESSOR_TICKET_NONE;
         } else {
+                request_mail(request);
                 db->o.ops->granted(db->o.loop, request->tenant, &message, c->place->kept ? -1 : c->link.fd);
         }
         request_free(request);
@@ -181,6 +182,8 @@ void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now) {
                 end_lease(db, c, POOL_RETURN_RECALLED, true, now);
                 break;
         case WORD_WANTED:
+                look(db, c, now);
+                c->place->frozen = true;
                 break;
         case WORD_BAD: /* all he has is taken back when his session ends, in a moment */
                 c->place->tenant->bad = true;
@@ -192,8 +195,8 @@ void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now) {
 void holders_unwant(struct database *db, struct pool_conn *conn) {
         struct connection *c = connection_of(db, conn);
         struct lessor_slot *slot = place_slot(c->place);
-        if (slot && !conn->lost)
-                (void)word_unwant(&slot->word, conn->generation);
+        if (slot && !conn->lost && word_unwant(&slot->word, conn->generation))
+                c->place->frozen = false;
 }
 
 /* ---- too long ------------------------------------------------------------------------------------------------------ */
@@ -207,6 +210,27 @@ static void describe(const struct connection *c, uint64_t now, char *to, size_t 
                  (int)tid, LOG_QUOTE(t->program), LOG_QUOTE(site), (now - c->place->since) / NS_PER_MS);
 }
 
+/*
+ * Nothing can be cut off that is parked, or has changed hands in this very moment: nobody would return it, and its word
+ * would be lost. So it is recalled first, which holds the word still.
+ */
+static void cut_off(struct database *db, struct connection *c, uint64_t now) {
+        struct place *p = c->place;
+        uint64_t since = p->since;
+        char who[512];
+        describe(c, now, who, sizeof(who));
+        holders_recall(db, c->conn, now);
+        if (c->place != p || p->tenant->bad) /* it was parked; or his session ends, in a moment */
+                return;
+        if (p->since != since) {
+                if (!c->conn->wanted)
+                        holders_unwant(db, c->conn);
+                return;
+        }
+        log_warning("lease: cut off, held for longer than lease_timeout db=%s %s", name_of(db), who);
+        end_lease(db, c, POOL_RETURN_REVOKED, false, now);
+}
+
 static void judge(struct database *db, struct connection *c, uint64_t now) {
         const struct config_database *config = db->o.config;
         uint64_t held = now - c->place->since;
@@ -216,9 +240,7 @@ static void judge(struct database *db, struct connection *c, uint64_t now) {
                 return;
         }
         if (config->lease_timeout_ns && held > config->lease_timeout_ns) {
-                describe(c, now, who, sizeof(who));
-                log_warning("lease: cut off, held for longer than lease_timeout db=%s %s", name_of(db), who);
-                end_lease(db, c, POOL_RETURN_REVOKED, false, now);
+                cut_off(db, c, now);
         } else if (config->lease_warn_ns && held > config->lease_warn_ns && !c->place->warned) {
                 describe(c, now, who, sizeof(who));
                 log_warning("lease: held for longer than lease_warn db=%s %s", name_of(db), who);

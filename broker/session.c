@@ -12,6 +12,7 @@
 #include "base/fdpass.h"
 #include "log.h"
 #include "peer/peer.h"
+#include "peer/proc.h"
 
 #define USED_WORDS (LESSOR_DATABASES_MAX / 64)
 
@@ -175,27 +176,43 @@ const struct database_ops session_database_ops = {
 static void read_program(struct session *s, const char *claimed) {
         char path[64];
         snprintf(path, sizeof(path), "/proc/%d/comm", (int)s->peer.cred.pid);
-        FILE *f = fopen(path, "re");
-        if (!f || !fgets(s->program, sizeof(s->program), f))
+        if (proc_read(path, s->program, sizeof(s->program)) <= 0)
                 wire_string(s->program, sizeof(s->program), claimed); /* hidepid, or just gone */
-        if (f)
-                fclose(f);
         s->program[strcspn(s->program, "\n")] = '\0';
 }
 
-/* Counts him among the attached, if there is room. */
-static bool admit(struct session *s) {
+/* Counts him among the attached, if there is room for him and his like. 0; an outcome, and why. */
+static int admit(struct session *s, char text[LESSOR_TEXT_SIZE]) {
         struct session_host *host = s->set->host;
-        uint64_t now = atomic_fetch_add_explicit(&host->attached, 1, memory_order_relaxed);
-        s->admitted = now < host->max_sessions;
+        uid_t uid = s->peer.cred.uid;
+        unsigned most = atomic_load_explicit(&host->max_sessions_per_user, memory_order_relaxed);
+
+        if (atomic_fetch_add_explicit(&host->attached, 1, memory_order_relaxed) >= host->max_sessions) {
+                snprintf(text, LESSOR_TEXT_SIZE, "the broker has reached max_sessions (%u)", host->max_sessions);
+        } else {
+                int r = users_enter(&host->users, uid, most);
+                s->admitted = r == 0;
+                snprintf(text, LESSOR_TEXT_SIZE,
+                         r == -ENOMEM ? "the broker is out of memory" : "uid %u has reached max_sessions_per_user (%u)",
+                         uid, most);
+        }
         if (s->admitted) {
                 atomic_fetch_add_explicit(&host->total, 1, memory_order_relaxed);
-                return true;
+                return 0;
         }
         atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&host->refused, 1, memory_order_relaxed);
-        log_warning("session: refused, max_sessions=%u are attached pid=%d", host->max_sessions, (int)s->peer.cred.pid);
-        return false;
+        log_warning("session: refused pid=%d why=%s", (int)s->peer.cred.pid, LOG_QUOTE(text));
+        return LESSOR_E_LIMIT;
+}
+
+static void leave_attached(struct session *s) {
+        struct session_host *host = s->set->host;
+        if (!s->admitted)
+                return;
+        s->admitted = false;
+        atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+        users_leave(&host->users, s->peer.cred.uid);
 }
 
 static void leave_newcomers(struct session *s) {
@@ -212,11 +229,10 @@ static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, str
         struct session *s = session_of_peer(peer);
         struct session_host *host = s->set->host;
         _cleanup_(fd_closep) int memory_fd = -1;
-        if (!admit(s)) {
-                snprintf(text, LESSOR_TEXT_SIZE, "the broker has reached max_sessions (%u)", host->max_sessions);
-                return LESSOR_E_LIMIT;
-        }
-        int r = session_memory_new(s->entry.id, host->instance, &s->memory, &memory_fd);
+        int r = admit(s, text);
+        if (r != 0)
+                return r;
+        r = session_memory_new(s->entry.id, host->instance, &s->memory, &memory_fd);
         if (r < 0) {
                 snprintf(text, LESSOR_TEXT_SIZE, "the broker cannot make a session segment: %s", strerror(-r));
                 log_error("session: %s pid=%d", text, (int)peer->cred.pid);
@@ -403,8 +419,7 @@ static void on_ended(struct peer *peer, const char *why) {
         leave_newcomers(s);
         directory_remove(host->directory, &s->entry);
         tell_databases(s);
-        if (s->admitted)
-                atomic_fetch_sub_explicit(&host->attached, 1, memory_order_relaxed);
+        leave_attached(s);
         mailbox_post(host->undertaker, &s->letter, host->bury);
 }
 

@@ -12,6 +12,7 @@
 #include "directory.h"
 #include "status/control_page.h"
 #include "status/session_memory.h"
+#include "users.h"
 
 struct session;
 
@@ -24,6 +25,8 @@ struct session_host {
         void *undertaker_data;
         uint64_t instance;
         unsigned max_sessions;
+        _Atomic unsigned max_sessions_per_user; /* 0: no limit */
+        struct users users;
         _Atomic uint64_t attached, total, refused; /* sessions now, ever, turned away */
         _Atomic uint64_t newcomers;                /* of all threads */
         _Atomic uint64_t last_id;

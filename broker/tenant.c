@@ -49,64 +49,69 @@ static struct place *place_new(struct tenant *t, uint32_t word) {
         return p;
 }
 
-static struct place *find_idle(struct tenant *t, unsigned slot) {
+/* The place under which he has an fd of that slot. */
+static struct place *find_kept(struct tenant *t, unsigned slot) {
         list_for_each (&t->places[PLACE_IDLE], it) {
                 struct place *p = container_of(it, struct place, link);
-                if (p->slot == slot)
+                if (p->kept && p->slot == slot)
                         return p;
         }
         return NULL;
 }
 
-/* The idle place that is given up for another connection: one whose fd he has not anyway, else the longest unused. */
-static struct place *spare(struct tenant *t) {
+/* The longest unused of those whose fd he has, or of the others; *ret_n: how many there are. */
+static struct place *oldest(struct tenant *t, bool kept, unsigned *ret_n) {
+        struct place *first = NULL;
+        *ret_n = 0;
         list_for_each (&t->places[PLACE_IDLE], it) {
                 struct place *p = container_of(it, struct place, link);
-                if (!p->kept)
-                        return p;
+                if (p->kept != kept)
+                        continue;
+                first = first ? first : p;
+                ++*ret_n;
         }
-        struct list *first = list_first(&t->places[PLACE_IDLE]);
-        return first ? container_of(first, struct place, link) : NULL;
+        return first;
 }
 
+/*
+ * For a connection that he has no fd of. With a full cache the new fd takes the place of another, although there may be a
+ * place without one: else what is beyond the cache would never grow less.
+ */
 static struct place *find_room(struct tenant *t, unsigned fd_cache) {
-        struct place *p = spare(t);
+        unsigned n_kept, n_empty;
+        struct place *kept = oldest(t, true, &n_kept), *empty = oldest(t, false, &n_empty);
         if (!t->memory)
                 return place_new(t, LESSOR_WORD_NONE);
-        if (p && (!p->kept || t->n_idle >= fd_cache))
-                return p;
+        if (kept && n_kept >= fd_cache)
+                return kept;
+        if (empty)
+                return empty;
         uint32_t word = session_memory_new_word(t->memory);
-        return word == LESSOR_WORD_NONE && p ? p : place_new(t, word);
+        return word == LESSOR_WORD_NONE && kept ? kept : place_new(t, word);
 }
 
 struct place *tenant_grant(struct tenant *t, const struct pool_conn *conn, unsigned fd_cache) {
-        struct place *p = find_idle(t, conn->slot);
+        struct place *p = find_kept(t, conn->slot);
         if (!p && !(p = find_room(t, fd_cache)))
                 return NULL;
         p->kept = p->kept && p->slot == conn->slot && p->generation == conn->generation;
         p->slot = conn->slot;
         p->generation = conn->generation;
         p->lease = conn->lease;
-        p->parked = p->warned = false;
+        p->parked = p->frozen = p->warned = false;
         move(p, PLACE_BUSY);
         return p;
 }
 
 uint32_t tenant_forget(struct tenant *t, unsigned fd_cache) {
-        unsigned kept = 0;
-        struct place *oldest = NULL;
+        unsigned n_kept;
         if (t->n_idle <= fd_cache)
                 return LESSOR_WORD_NONE;
-        list_for_each (&t->places[PLACE_IDLE], it) {
-                struct place *p = container_of(it, struct place, link);
-                kept += p->kept;
-                if (p->kept && !oldest)
-                        oldest = p;
-        }
-        if (kept <= fd_cache)
+        struct place *p = oldest(t, true, &n_kept);
+        if (n_kept <= fd_cache)
                 return LESSOR_WORD_NONE;
-        oldest->kept = false;
-        return oldest->word;
+        p->kept = false;
+        return p->word;
 }
 
 void tenant_returned(struct place *p, bool kept) {

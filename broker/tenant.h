@@ -39,6 +39,7 @@ struct place {
         uint64_t retakes;  /* of the slot, as last seen */
         uint64_t sequence; /* of the word, likewise */
         bool parked;       /* likewise */
+        bool frozen;       /* it was found held when it was wanted: it changes hands no more */
         uint64_t since;    /* when it was last seen to change hands */
         bool warned;       /* of this holder's long holding */
 };

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "error.h"
 #include "lease.h"
+#include "step.h"
 #include "warm.h"
 
 enum { TRIES = 3 }; /* sessions or grants tried, when one after the other is found over before anything was sent */
@@ -69,6 +70,8 @@ static enum ask ask_broker(const struct wish *w, struct session *s, struct warm_
                 error_set(error, LESSOR_E_CONNECTION, "the broker took the connection back at once");
                 return ASK_UNSENT;
         }
+        if (result == ASK_GRANTED)
+                STEP("accepted");
         if (result == ASK_GRANTED)
                 (*ret)->pinned = m.flags & LESSOR_LEASE_PINNED;
         return result;
@@ -160,16 +163,26 @@ int lease_take(struct lessor_db *db, const struct request *request, struct lesso
         return is_refused(db, error) ? error->code : take(db, request, ret, error);
 }
 
+/* The session is looked at after it is parked: who holds nothing and waits for nothing does not come again. */
+static bool park_and_look(struct lessor_lease *l) {
+        struct session *s = session_ref(l->set->session);
+        bool parked = warm_park(l);
+
+        session_look(s);
+        session_unref(s);
+        return parked;
+}
+
 static __attribute__((noinline)) void give_slowly(struct lessor_lease *l, bool clean) {
         NO_CANCEL;
         int keep = errno;
+        bool look = l->epoch == fork_epoch() && !warm_is_quiet(l->attention);
 
-        if (l->epoch == fork_epoch() && !l->pinned && !warm_is_quiet(l->attention)) {
-                session_look(l->set->session);
-                if (clean && l->slot && warm_park(l))
-                        return;
+        if (!look || !clean || !l->slot || l->pinned || !park_and_look(l)) {
+                if (look)
+                        session_look(l->set->session);
+                warm_give_back(l, clean);
         }
-        warm_give_back(l, clean);
         errno = keep;
 }
 

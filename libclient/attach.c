@@ -16,6 +16,7 @@
 #include "error.h"
 #include "io.h"
 #include "session.h"
+#include "step.h"
 
 enum { ATTACH_REQUEST = 1 };
 
@@ -88,6 +89,7 @@ static int attach_hello(struct session *s, lessor_error *error) {
         m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS;
         wire_string(m.attach.program, sizeof(m.attach.program), program_invocation_short_name);
         r = fdpass_send(s->fd, &m, m.header.size, &pidfd, 1);
+        STEP("ATTACH sent");
         /* Refused before we could say anything? Then the reason is waiting to be read. */
         return r == 0 || r == -EPIPE || r == -ECONNRESET ? 0 : attach_refused(s->socket, -r, error);
 }

@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 
 #include "base/clock.h"
+#include "base/command.h"
 #include "base/histogram.h"
 #include "error.h"
 
@@ -58,6 +59,9 @@ static const char *control_check(struct control *c, uint64_t instance) {
                 return "the control page has entries too small";
         room = table_room(c->size, offsetof(struct lessor_control, database), c->stride);
         c->room = room < UINT32_MAX ? (uint32_t)room : UINT32_MAX;
+        if (page->commands_offset > 0 && page->commands_offset % 8 == 0 &&
+            table_room(c->size, page->commands_offset, sizeof(*c->commands)) >= LESSOR_DATABASES_MAX)
+                c->commands = (const void *)((const char *)page + page->commands_offset);
         return NULL;
 }
 
@@ -196,6 +200,17 @@ int control_refusal_told(const struct lessor_control_database *db, lessor_error 
         }
         return error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
                          db->name);
+}
+
+bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len) {
+        const struct lessor_control_commands *commands = c->commands + index;
+        uint32_t size;
+
+        if (!c->commands || index >= LESSOR_DATABASES_MAX)
+                return false;
+        /* Pairs with the release in control_page_set_commands(): the names are whole, and never change. */
+        size = __atomic_load_n(&commands->size, __ATOMIC_ACQUIRE);
+        return size <= sizeof(commands->names) && command_listed(commands->names, size, name, len);
 }
 
 static uint32_t control_count(const struct control *c) {

@@ -17,7 +17,8 @@ struct control {
         const struct lessor_control *page; /* NULL: not mapped */
         size_t size;
         size_t stride;
-        uint32_t room; /* entries that fit */
+        uint32_t room;                                  /* entries that fit */
+        const struct lessor_control_commands *commands; /* LESSOR_DATABASES_MAX of them; NULL: there are none */
 };
 
 struct segment {
@@ -46,6 +47,8 @@ static inline int control_refusal(const struct lessor_control_database *db, less
         bool closed = (__atomic_load_n(&db->breaker, __ATOMIC_RELAXED) & 3) == LESSOR_BREAKER_CLOSED;
         return __builtin_expect(closed, 1) ? 0 : control_refusal_told(db, error);
 }
+/* Does this database's server say of a command that our table does not know that it leaves nothing behind? */
+bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len);
 /* "main, cache, sessions and 10 more", as far as the buffer goes. */
 void control_names(const struct control *c, char *buffer, size_t size);
 

@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "step.h"
 
 enum {
         BUFFER_SMALL = 16 * 1024,  /* on the stack: most replies */
@@ -62,9 +63,11 @@ static void stream_wrote(struct stream *s, struct exchange *x, size_t n) {
 static int stream_write(struct stream *s, struct exchange *x) {
         while (x->written < x->size) {
                 ssize_t n = send(s->fd, x->out + x->written, x->size - x->written, MSG_DONTWAIT | MSG_NOSIGNAL);
-                if (n >= 0)
+                if (n >= 0) {
                         stream_wrote(s, x, (size_t)n);
-                else if (errno == EAGAIN || errno == EWOULDBLOCK)
+                        if (x->written < x->size)
+                                STEP("request half written");
+                } else if (errno == EAGAIN || errno == EWOULDBLOCK)
                         return 0;
                 else if (errno != EINTR)
                         return exchange_fail(x, errno);
@@ -80,8 +83,11 @@ static int stream_parse(struct stream *s, struct exchange *x) {
                         x->text = s->reader->errstr;
                         return s->reader->err == REDIS_ERR_OOM ? -ENOMEM : LESSOR_E_PROTOCOL;
                 }
-                if (!reply)
+                if (!reply) {
+                        if (s->reader->pos < s->reader->len)
+                                STEP("reply half read");
                         return 0;
+                }
                 x->replies[x->got++] = reply;
                 s->replies++;
         }

@@ -64,6 +64,13 @@ static void exchange_request(const struct exchange *x, size_t i, const char **re
         }
 }
 
+/* By our own table, or by what the broker has learnt from the server. */
+static bool lease_harmless(const struct lessor_lease *l, const char *name, size_t len) {
+        if (command_known(name, len))
+                return command_effect(name, len) == COMMAND_HARMLESS;
+        return control_says_harmless(&l->set->session->control, l->grant.database, name, len);
+}
+
 static void lease_trail(struct lessor_lease *l, const char *name, size_t len) {
         unsigned slot = len > 0 ? ((unsigned char)name[0] + (unsigned)len) % ARRAY_SIZE(l->harmless.recent) : 0;
         uint8_t known = l->harmless.recent[slot].len;
@@ -71,8 +78,10 @@ static void lease_trail(struct lessor_lease *l, const char *name, size_t len) {
 
         if (known > 0 && known == len && memcmp(room, name, len) == 0)
                 return;
-        command_trail_add(&l->trail, name, len);
-        if (len <= sizeof(l->harmless.recent[slot].name) && command_effect(name, len) == COMMAND_HARMLESS) {
+        if (!lease_harmless(l, name, len)) {
+                command_trail_add(&l->trail, name, len);
+                l->unknown = l->unknown || !command_known(name, len);
+        } else if (len <= sizeof(l->harmless.recent[slot].name)) {
                 memcpy(room, name, len);
                 l->harmless.recent[slot].len = (uint8_t)len;
         }
@@ -121,7 +130,8 @@ static uint32_t lease_judge(struct lessor_lease *l, const struct exchange *x) {
                         report = reply_report(x->replies[i]);
                 if (i < x->requests) {
                         exchange_request(x, i, &name, &len);
-                        command_trail_error(&l->trail, name, len);
+                        if (!lease_harmless(l, name, len))
+                                command_trail_error(&l->trail, name, len);
                 }
         }
         if (report != 0)

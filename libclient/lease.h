@@ -36,10 +36,10 @@ struct lessor_lease {
         uint64_t sampled;             /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
         struct site site;             /* noted in the slot; likewise tid */
         int32_t tid;
-        uint32_t epoch; /* the process it belongs to */
-        bool busy;      /* held by a thread */
-        bool pinned;    /* it counts against max_pinned: given back, never parked */
-        bool touched;   /* used since it was taken: only then is there anything to prove, or to restore */
+        uint32_t epoch;   /* the process it belongs to */
+        atomic_bool busy; /* held by a thread */
+        bool pinned;      /* it counts against max_pinned: given back, never parked */
+        bool touched;     /* used since it was taken: only then is there anything to prove, or to restore */
 
         struct warm_set *set;
         struct lessor_lease *next; /* in its set */
@@ -48,6 +48,7 @@ struct lessor_lease {
         struct guard *guard;       /* the fd; NULL: none is kept */
         struct stream stream;
         struct command_trail trail;
+        bool unknown; /* a command was used of which neither our table nor the broker knows anything */
         struct harmless harmless;
         redisContext *context; /* the lease was used raw: its reader is the stream's */
         uint64_t timeout_ns;   /* for each reply */

@@ -7,7 +7,7 @@
  *
  * The broker answers every LEASE exactly once, so a deadline of ours passes only when it hangs. Then the request is
  * taken back (CANCEL), the broker gets GRACE to answer that, and the asker leaves an orphan behind: a grant that
- * comes later is given back by whoever reads it. If nobody is left who could read it (no lease, no waiter), the
+ * comes later is given back by whoever reads it. If nobody is left who could read it (no lease held, no waiter), the
  * session is ended: the broker then takes everything back, and no place is lost to an idle process.
  */
 #include "session.h"
@@ -24,6 +24,7 @@
 #include "base/fdpass.h"
 #include "error.h"
 #include "io.h"
+#include "step.h"
 #include "ticket.h"
 #include "warm.h"
 
@@ -160,7 +161,7 @@ static const char *session_granted(struct session *s, const struct lessor_msg_gr
         }
         r = warm_granted(s, w->set, g, fd, &w->lease);
         if (r == 0) {
-                s->granted++;
+                s->cold += g->word == LESSOR_WORD_NONE;
                 waiter_answer(s, w, ASK_GRANTED);
                 return NULL;
         }
@@ -327,6 +328,7 @@ static bool session_follow(struct session *s, struct waiter *w, uint64_t deadlin
 /* Lock held. What stands at this ticket has been granted to nobody who waits, or to its asker. */
 static void session_take_ticket(struct session *s, uint32_t ticket, uint32_t database) {
         struct lessor_msg_grant g = ticket_grant(s, ticket, database);
+        STEP("granted at the ticket");
         const char *wrong = session_granted(s, &g, -1);
 
         if (wrong)
@@ -400,11 +402,11 @@ static void session_call_reader(struct session *s) {
         }
 }
 
-/* Lock held. Whoever leaves hands the reader's role on; an idle session with orphans is ended, see above. */
+/* Lock held. Whoever leaves hands the reader's role on; a session with orphans that only parks is ended, see above. */
 static void session_settle(struct session *s) {
         if (!s->reading)
                 session_call_reader(s);
-        if (s->orphans > 0 && s->granted == 0 && list_empty(&s->waiters))
+        if (s->orphans > 0 && list_empty(&s->waiters) && s->cold == 0 && !warm_any_busy(s))
                 session_end_locked(s, LESSOR_E_UNAVAILABLE,
                                    "the broker did not answer in time; the session was given up");
 }
@@ -490,6 +492,7 @@ static enum ask session_ask(struct session *s, struct waiter *w, const union wir
 
         if (r < 0 && r != -EAGAIN)
                 session_lost(s, r);
+        STEP("lease asked");
         pthread_mutex_lock(&s->lock);
         if (r == 0)
                 session_await(s, w, deadline);
@@ -524,22 +527,26 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
         pthread_cond_destroy(&w.wake);
         if (result == ASK_GRANTED)
                 *ret = w.lease;
+        if (result == ASK_GRANTED)
+                STEP("granted, not accepted");
         return result;
 }
 
-void session_return(struct session *s, struct lessor_msg_return *message) {
+void session_return(struct session *s, struct lessor_msg_return *message, bool cold) {
         union wire_message m;
         int r = 0;
 
         wire_init(&m, LESSOR_MSG_RETURN, 0);
         message->header = m.header;
         m.giveback = *message;
+        STEP("before RETURN");
         if (!session_over(s))
                 r = session_send(s, &m, time_after(clock_now(), SEND_NS));
+        STEP("RETURN sent");
         if (r < 0)
                 session_lost(s, r);
         pthread_mutex_lock(&s->lock);
-        s->granted--;
+        s->cold -= cold;
         session_take_orphans(s);
         if (s->orphans > 0 && !s->reading && !session_over(s))
                 session_drain(s);

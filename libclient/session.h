@@ -64,7 +64,7 @@ struct session {
         uint32_t tickets_orphaned; /* their askers have left; likewise whose database it was */
         uint32_t ticket_database[LESSOR_TICKETS + 1];
         unsigned orphans; /* requests whose asker has left and whose answer is still to come */
-        unsigned granted; /* leases granted and not given back, parked ones included */
+        unsigned cold;    /* leases without a word that are held */
         uint64_t last_request;
         struct {
                 _Atomic(const char *) file;
@@ -98,7 +98,7 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
                        struct lessor_lease **ret, lessor_error *error);
 
 /* RETURN, its header filled in here. Always done with the lease: what cannot be told to the broker ends the session. */
-void session_return(struct session *s, struct lessor_msg_return *message);
+void session_return(struct session *s, struct lessor_msg_return *message, bool cold);
 /* REPORT, header likewise. Dropped when the broker does not read. */
 void session_report(struct session *s, struct lessor_msg_report *message);
 

@@ -102,7 +102,7 @@ static void warm_set_released(struct warm_set *set) {
 static uint32_t lease_proof(const struct lessor_lease *l, bool clean) {
         if (clean)
                 return LESSOR_RETURN_CLEAN;
-        return lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0;
+        return (lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0) | (l->unknown ? LESSOR_RETURN_UNKNOWN : 0);
 }
 
 void warm_give_back(struct lessor_lease *l, bool clean) {
@@ -125,11 +125,11 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
         /* The fd goes first: when the broker hands the connection on, we have nothing of it any more, or it knows. */
         if (!kept)
                 lease_drop(l);
-        l->busy = false;
+        warm_set_busy(l, false);
         if (cold)
                 free(l);
         if (mine)
-                session_return(set->session, &m);
+                session_return(set->session, &m, cold);
         if (cold)
                 atomic_fetch_sub(&set->cold, 1);
         warm_set_released(set);
@@ -143,7 +143,7 @@ static bool warm_freeze(struct lessor_lease *l) {
         lessor_atomic64 *word = &l->slot->word;
 
         if (word_retake(word, &l->held)) {
-                l->busy = true;
+                warm_set_busy(l, true);
                 l->touched = true;
                 return true;
         }
@@ -158,7 +158,7 @@ static void warm_set_give_up(struct warm_set *set) {
                         continue;
                 if (warm_freeze(l))
                         warm_give_back(l, true);
-                else if (!l->busy)
+                else if (!warm_is_busy(l))
                         lease_drop(l);
         }
 }
@@ -188,7 +188,7 @@ void warm_set_close(struct warm_set *set) {
         atomic_store(&set->state, WARM_RETIRED);
         warm_set_give_up(set);
         for (struct lessor_lease *l = atomic_load(&set->first); l; l = l->next)
-                held += l->busy;
+                held += warm_is_busy(l);
         atomic_store(&set->pending, held + 1);
         atomic_store(&set->state, WARM_CLOSED);
         warm_set_released(set);
@@ -271,12 +271,17 @@ static struct lessor_lease *warm_at(struct session *s, uint32_t word) {
         return l;
 }
 
-/* Session lock held. The fd of a connection that the broker counts as given up. */
-static void warm_forget(struct session *s, uint32_t word) {
-        struct lessor_lease *l = warm_at(s, word);
+/*
+ * Session lock held. The fd of a connection that the broker counts as given up. Grants by ticket and by message overtake
+ * each other: what was granted under that word after `g` is not meant.
+ */
+static void warm_forget(struct session *s, const struct lessor_msg_grant *g) {
+        struct lessor_lease *l = g->forget == g->word ? NULL : warm_at(s, g->forget);
 
-        if (l && !l->busy)
+        if (l && l->grant.lease < g->lease && !warm_is_busy(l)) {
                 lease_drop(l);
+                STEP("fd forgotten");
+        }
 }
 
 static bool warm_has(const struct lessor_lease *l, const struct lessor_msg_grant *g) {
@@ -291,11 +296,13 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
                 if (!guard)
                         return -ENOMEM;
                 lease_drop(l);
+                STEP("fd replaced");
                 l->guard = guard;
         }
         /* Others had it meanwhile: nothing about the socket is as we left it. */
         l->stream = (struct stream){.fd = guard_fd(l->guard), .reader = l->stream.reader};
         l->trail = (struct command_trail){0};
+        l->unknown = false;
         l->grant = *g;
         l->broken = 0;
         l->touched = l->pinned = false;
@@ -303,7 +310,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->sampled = 0;
         l->socket_timeout_ns = timeout > 0 ? timeout : TIME_NEVER;
         l->timeout_ns = l->socket_timeout_ns;
-        l->busy = true;
+        warm_set_busy(l, true);
         return 0;
 }
 
@@ -319,7 +326,7 @@ static int warm_object(struct session *s, struct warm_set *set, const struct les
         if (g->word >= s->segment.words)
                 return -EPROTO;
         l = warm_at(s, g->word);
-        if (l && (l->set != set || l->busy))
+        if (l && (l->set != set || warm_is_busy(l)))
                 return -EPROTO;
         if (g->flags & LESSOR_GRANT_KEPT && !(l && warm_has(l, g)))
                 return -EPROTO;
@@ -332,8 +339,7 @@ int warm_granted(struct session *s, struct warm_set *set, const struct lessor_ms
         struct lessor_lease *l = NULL;
         int r;
 
-        if (g->forget != g->word)
-                warm_forget(s, g->forget);
+        warm_forget(s, g);
         r = fd < 0 && !(g->flags & LESSOR_GRANT_KEPT) ? -EMFILE : warm_object(s, set, g, &l);
         if (r == 0)
                 r = lease_begin(l, g, fd);
@@ -354,12 +360,18 @@ bool warm_orphaned(struct session *s, const struct lessor_msg_grant *g, int fd) 
         struct lessor_lease *l = warm_at(s, g->word);
 
         fd_close(fd);
-        if (g->forget != g->word)
-                warm_forget(s, g->forget);
+        warm_forget(s, g);
         if (l && g->flags & LESSOR_GRANT_KEPT)
                 return warm_has(l, g);
-        if (l && !l->busy) /* the word is another connection's now */
+        if (l && !warm_is_busy(l)) /* the word is another connection's now */
                 lease_drop(l);
+        return false;
+}
+
+bool warm_any_busy(const struct session *s) {
+        for (uint32_t word = 0; word < s->segment.words; word++)
+                if (s->by_word[word] && warm_is_busy(s->by_word[word]))
+                        return true;
         return false;
 }
 

@@ -16,6 +16,7 @@
 #include "client.h"
 #include "fork.h"
 #include "lease.h"
+#include "step.h"
 
 enum warm_state { WARM_OPEN, WARM_RETIRED, WARM_CLOSED };
 
@@ -70,10 +71,18 @@ static inline void warm_note(struct lessor_lease *l, struct site site, int32_t t
 
 void warm_measure(struct lessor_lease *l); /* this hold, from now on */
 
+/* Relaxed: a plain load or store. Others look at it when the broker has not answered somebody, see session_settle(). */
+static inline void warm_set_busy(struct lessor_lease *l, bool busy) {
+        atomic_store_explicit(&l->busy, busy, memory_order_relaxed);
+}
+static inline bool warm_is_busy(const struct lessor_lease *l) {
+        return atomic_load_explicit(&l->busy, memory_order_relaxed);
+}
+
 static inline void warm_began(struct lessor_lease *l) {
         if (__builtin_expect(slot_retaken(l->slot), 0))
                 warm_measure(l);
-        l->busy = true;
+        warm_set_busy(l, true);
 }
 
 /* The lease that this thread had last, if it is parked and nobody wants it; NULL: search. Nothing but loads and one CAS. */
@@ -84,9 +93,12 @@ static inline __attribute__((always_inline)) struct lessor_lease *warm_take_last
 
         if (!l || hint->set != atomic_load_explicit(&db->warm, memory_order_acquire) ||
             hint->freed != atomic_load_explicit(&warm_sets_freed, memory_order_relaxed) ||
-            hint->epoch != fork_epoch() || !warm_is_quiet(l->attention) || !warm_is_closed(l->breaker) ||
-            !word_retake(&l->slot->word, &l->held))
+            hint->epoch != fork_epoch() || !warm_is_quiet(l->attention) || !warm_is_closed(l->breaker))
                 return NULL;
+        STEP("before retake");
+        if (!word_retake(&l->slot->word, &l->held))
+                return NULL;
+        STEP("retaken");
         warm_began(l);
         warm_note(l, site, hint->tid);
         return l;
@@ -106,10 +118,14 @@ void warm_sample(struct lessor_lease *l);
 static inline bool warm_park(struct lessor_lease *l) {
         if (__builtin_expect(l->sampled != 0, 0))
                 warm_sample(l);
-        l->busy = false;
-        if (__builtin_expect(word_park(&l->slot->word, l->held) == WORD_PARKED, 1))
+        warm_set_busy(l, false);
+        STEP("before park");
+        if (__builtin_expect(word_park(&l->slot->word, l->held) == WORD_PARKED, 1)) {
+                STEP("parked");
                 return true;
-        l->busy = true; /* WANTED, or the broker has ended it: in both cases to be told */
+        }
+        STEP("not parked, wanted");
+        warm_set_busy(l, true); /* WANTED, or the broker has ended it: in both cases to be told */
         return false;
 }
 /* Ends the holding by RETURN, whatever came of it, and frees what goes with it. `clean`: with proof. Keeps errno. */
@@ -131,6 +147,8 @@ int warm_granted(struct session *s, struct warm_set *set, const struct lessor_ms
                  struct lessor_lease **ret);
 /* Likewise for a GRANT that nobody waits for any more. True: the fd is still kept under its word. */
 bool warm_orphaned(struct session *s, const struct lessor_msg_grant *g, int fd);
+/* Session lock held. Does any thread hold a lease with a word? */
+bool warm_any_busy(const struct session *s);
 /* The thread that asked: false when the broker has ended the lease meanwhile. */
 bool warm_accept(struct lessor_lease *l, struct site site);
 

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fdpass.h"
+#include "proc.h"
 
 /* Bounded work per turn: one worker that talks without pause must not keep the others waiting. */
 #define MESSAGES_PER_TURN 16
@@ -137,17 +138,15 @@ enum { PID_NONE = -1, PID_UNREADABLE = -2 };
 
 /* The pid a pidfd stands for, in our pid namespace; 0: not visible here; PID_NONE: no pidfd; PID_UNREADABLE: errno is ours. */
 static pid_t pidfd_pid(int pidfd) {
-        char path[64], line[128];
-        long pid = PID_NONE;
+        char path[64], text[512];
         snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-        FILE *f = fopen(path, "re");
-        if (!f)
+        ssize_t n = proc_read(path, text, sizeof(text));
+        if (n < 0) {
+                errno = (int)-n;
                 return PID_UNREADABLE;
-        while (fgets(line, sizeof(line), f))
-                if (strncmp(line, "Pid:", 4) == 0)
-                        pid = strtol(line + 4, NULL, 10);
-        fclose(f);
-        return (pid_t)pid;
+        }
+        const char *line = strstr(text, "\nPid:");
+        return line ? (pid_t)strtol(line + strlen("\nPid:"), NULL, 10) : PID_NONE;
 }
 
 /* Takes the pidfd when it is the worker's own; otherwise says what is wrong. */

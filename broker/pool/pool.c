@@ -200,9 +200,8 @@ void pool_return(struct pool *pool, struct pool_conn *conn, enum pool_return how
         assert(conn->state == CONN_LEASED);
         switch (how) {
         case POOL_RETURN_RECALLED:
-                pool->stats.recalls++;
-                /* fallthrough */
         case POOL_RETURN_CLEAN:
+                pool->stats.recalls += how == POOL_RETURN_RECALLED;
                 if (conn->lost)
                         discard(pool, conn, conn->doom, now);
                 else
@@ -391,32 +390,6 @@ void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now) {
         move(pool, conn, CONN_VACANT, now);
 }
 
-/*
- * How many dials are worth having out: as many as wait, and what min_idle lacks; one at a time while dials fail, and
- * that one though nobody waits, so that recovery is seen by itself.
- */
-static unsigned dials_wanted(const struct pool *pool) {
-        unsigned spare = pool->count[CONN_FREE] + pool->count[CONN_CHECKING], min = pool->upkeep.limits.min_idle;
-        unsigned wanted = pool->waiting + (min > spare ? min - spare : 0);
-        if (pool->trouble || (pool->suspicious && !wanted))
-                return 1;
-        return wanted;
-}
-
-/* When the next dial, or an open breaker's probe, may begin; TIME_NEVER: none is to. */
-static uint64_t dial_at(const struct pool *pool) {
-        uint64_t at = pool->next_dial;
-        if (!vacancies(pool) || pool->retired)
-                return TIME_NEVER;
-        if (pool->breaker.state == BREAKER_HALF_OPEN)
-                return TIME_NEVER;
-        if (pool->breaker.state == BREAKER_OPEN)
-                at = pool->breaker.retry_at;
-        else if (coming(pool) >= dials_wanted(pool))
-                return TIME_NEVER;
-        return at > rate_next(&pool->rate) ? at : rate_next(&pool->rate);
-}
-
 static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
         return container_of(list_first(&pool->by_state[state]), struct pool_conn, link);
 }
@@ -433,7 +406,7 @@ static struct pool_waiter *first_waiter(struct pool *pool) {
 }
 
 /* Whose turn it is; NULL: all who wait are at limits of their own. */
-static struct pool_waiter *next_waiter(struct pool *pool) {
+static struct pool_waiter *next_waiter(const struct pool *pool) {
         list_for_each (&pool->queue, it) {
                 struct pool_waiter *waiter = container_of(it, struct pool_waiter, link);
                 if (!at_limit(pool, waiter))
@@ -442,17 +415,49 @@ static struct pool_waiter *next_waiter(struct pool *pool) {
         return NULL;
 }
 
+/* Do more than n wait who may be served? Whoever is at his limit makes no work: it would serve nobody. */
+static bool more_wait_than(const struct pool *pool, unsigned n) {
+        if (pool->waiting <= n)
+                return false;
+        list_for_each (&pool->queue, it)
+                if (!at_limit(pool, container_of(it, struct pool_waiter, link)) && n-- == 0)
+                        return true;
+        return false;
+}
+
+/*
+ * Is another dial worth having out? As many as wait, and what min_idle lacks; one at a time while dials fail, and that one
+ * though nobody waits, so that recovery is seen by itself.
+ */
+static bool worth_dialling(const struct pool *pool) {
+        unsigned spare = pool->count[CONN_FREE] + pool->count[CONN_CHECKING], min = pool->upkeep.limits.min_idle;
+        unsigned lack = min > spare ? min - spare : 0;
+        if (pool->trouble || (pool->suspicious && !coming(pool)))
+                return !coming(pool);
+        return coming(pool) < lack || more_wait_than(pool, coming(pool) - lack);
+}
+
+/* When the next dial, or an open breaker's probe, may begin; TIME_NEVER: none is to. */
+static uint64_t dial_at(const struct pool *pool) {
+        uint64_t at = pool->next_dial;
+        if (!vacancies(pool) || pool->retired)
+                return TIME_NEVER;
+        if (pool->breaker.state == BREAKER_HALF_OPEN)
+                return TIME_NEVER;
+        if (pool->breaker.state == BREAKER_OPEN)
+                at = pool->breaker.retry_at;
+        else if (!worth_dialling(pool))
+                return TIME_NEVER;
+        return at > rate_next(&pool->rate) ? at : rate_next(&pool->rate);
+}
+
 /* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
-static bool wants_back(struct pool *pool, uint64_t now) {
+static bool wants_back(const struct pool *pool, uint64_t now) {
+        const struct pool_waiter *first = next_waiter(pool);
         /* While it is open nobody is to take a connection, not one of his own either: what is parked comes back. */
         if (pool->breaker.state != BREAKER_CLOSED)
                 return true;
-        if (!pool->waiting || !next_waiter(pool))
-                return false;
-        if (pool->trouble || pool->waiting > coming(pool))
-                return true;
-        const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
-        return now - first->since >= DIAL_PATIENCE_NS;
+        return first && (pool->trouble || more_wait_than(pool, coming(pool)) || now - first->since >= DIAL_PATIENCE_NS);
 }
 
 /* A leased connection that is wanted, or not. */
@@ -598,8 +603,8 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
 
 uint64_t pool_wakeup(const struct pool *pool) {
         uint64_t dial = dial_at(pool), at = dial < pool->upkeep.due ? dial : pool->upkeep.due;
-        if (pool->waiting && pool->wanted < pool->count[CONN_LEASED]) {
-                const struct pool_waiter *first = container_of(list_first(&pool->queue), struct pool_waiter, link);
+        const struct pool_waiter *first = next_waiter(pool);
+        if (first && pool->wanted < pool->count[CONN_LEASED]) {
                 uint64_t patience = time_after(first->since, DIAL_PATIENCE_NS);
                 at = patience < at ? patience : at;
         }

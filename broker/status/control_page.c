@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #include "control_page.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -27,6 +29,7 @@ int control_page_init(struct control_page *page, uint64_t instance) {
         page->map = map;
         page->map->version = LESSOR_CONTROL_VERSION;
         page->map->database_size = sizeof(struct lessor_control_database);
+        page->map->commands_offset = offsetof(struct lessor_control, commands);
         page->map->instance = instance;
         page->map->magic = LESSOR_CONTROL_MAGIC; /* nobody has the fd yet: sending it orders these stores */
         page->fd = fd_steal(&fd);
@@ -70,4 +73,12 @@ void control_page_set_breaker(struct control_page *page, unsigned index, const s
 void control_page_remove(struct control_page *page, unsigned index) {
         atomic_store_explicit((_Atomic uint32_t *)&page->map->database[index].state, LESSOR_CONTROL_ABSENT,
                               memory_order_release);
+}
+
+void control_page_set_commands(struct control_page *page, unsigned index, const char *names, size_t size) {
+        struct lessor_control_commands *c = &page->map->commands[index];
+        assert(c->size == 0 && size <= sizeof(c->names));
+        memcpy(c->names, names, size);
+        /* Pairs with the acquire in control_says_harmless(). */
+        atomic_store_explicit((_Atomic uint32_t *)&c->size, (uint32_t)size, memory_order_release);
 }

@@ -4,6 +4,8 @@
  * The control page (lessor/protocol.h): what workers must be able to trust. A memfd that only the mapping made here can
  * write: F_SEAL_FUTURE_WRITE forbids any other, also to our own uid. Passed read-only to every session.
  */
+#include <stddef.h>
+
 #include <lessor/protocol.h>
 
 struct control_page {
@@ -33,3 +35,5 @@ void control_page_set_breaker(struct control_page *page, unsigned index, const s
 
 /* Entry `index` becomes visible, whole, to those who load its state. Entries are set in order. */
 void control_page_set(struct control_page *page, unsigned index, const struct control_entry *entry);
+/* Once for each entry, by one thread: names as in struct lessor_control_commands, at most LESSOR_COMMANDS_SIZE bytes. */
+void control_page_set_commands(struct control_page *page, unsigned index, const char *names, size_t size);

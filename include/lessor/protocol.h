@@ -36,7 +36,9 @@
  * reply read whole, and none left state behind (SELECT, MULTI, WATCH, SUBSCRIBE, CLIENT ..., AUTH, MONITOR). If state was left
  * behind, but by nothing other than SELECT, MULTI, WATCH, SUBSCRIBE and its kin, AUTH, HELLO, READONLY or READWRITE, say
  * LESSOR_RETURN_RESETTABLE: the broker resets the connection, if it may, and looks whether that has helped. Otherwise the
- * broker replaces the connection. A worker that dies returns everything: nothing to do.
+ * broker replaces the connection. LESSOR_RETURN_UNKNOWN may be said as well: that a command was used of which the worker
+ * does not know what it leaves behind. The broker then asks the server for its list, once, on a connection that nobody has
+ * touched, and publishes the names in the control page. A worker that dies returns everything: nothing to do.
  *
  * WARM LEASES. With LESSOR_FEATURE_WORDS a GRANT names a word of the session segment, in which the lease lives on: the
  * worker may park the connection and take it again by compare-and-swap, without a message, until the broker recalls it.
@@ -173,6 +175,7 @@ struct lessor_msg_cancel {
 
 #define LESSOR_RETURN_CLEAN 1U      /* flags: the clean proof, see above */
 #define LESSOR_RETURN_RESETTABLE 4U /* flags: sent whole, read whole, and RESET undoes what is left; see above */
+#define LESSOR_RETURN_UNKNOWN 8U    /* flags: a command was used that the worker does not know: what is it? */
 #define LESSOR_RETURN_KEPT 2U       /* flags: the worker keeps its fd, for a later grant of the same word */
 struct lessor_msg_return {
         struct lessor_msg_header header; /* request: 0 */
@@ -244,15 +247,29 @@ struct lessor_control_database {
         char breaker_text[LESSOR_BREAKER_TEXT_SIZE]; /* the server's own error, ended by a NUL */
 };
 
+#define LESSOR_COMMANDS_SIZE 8184U
+
+/*
+ * Commands that neither 7.0's list nor its readers know, of which one database's server says itself that they leave nothing
+ * behind on a connection. In upper case, each with an ending NUL. `size` is stored once, with release, after the names;
+ * load it with acquire; 0: nothing is known.
+ */
+struct lessor_control_commands {
+        uint32_t size; /* of the names in bytes, the NULs included */
+        uint32_t reserved;
+        char names[LESSOR_COMMANDS_SIZE];
+};
+
 struct lessor_control {
         uint64_t magic;
         uint32_t version;
-        uint32_t database_size; /* sizeof(struct lessor_control_database) the broker was built with: the stride */
-        uint32_t databases;     /* entries ever used; grows; load with acquire */
-        uint32_t reserved;
-        uint64_t instance; /* as in ATTACHED */
+        uint32_t database_size;   /* sizeof(struct lessor_control_database) the broker was built with: the stride */
+        uint32_t databases;       /* entries ever used; grows; load with acquire */
+        uint32_t commands_offset; /* of commands[0] from the page's start; 0: there are none */
+        uint64_t instance;        /* as in ATTACHED */
         uint64_t reserved2[4];
         struct lessor_control_database database[LESSOR_DATABASES_MAX];
+        struct lessor_control_commands commands[LESSOR_DATABASES_MAX];
 };
 
 /* ---- the session segment: written by one worker and the broker; evidence, never authority ---------------------- */

@@ -297,16 +297,21 @@ static int command_compare(const void *name, const void *command) {
 /* Not toupper(): what a name is must not depend on the host program's locale. */
 static char command_upper(char c) { return c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c; }
 
-enum command_effect command_effect(const char *name, size_t len) {
-        const struct command *command;
+static const struct command *command_find(const char *name, size_t len) {
         char upper[COMMAND_NAME_SIZE];
 
         if (len >= sizeof(upper) || (len > 0 && memchr(name, 0, len)))
-                return COMMAND_STICKY;
+                return NULL;
         for (size_t i = 0; i < len; i++)
                 upper[i] = command_upper(name[i]);
         upper[len] = 0;
-        command = bsearch(upper, commands, ARRAY_SIZE(commands), sizeof(commands[0]), command_compare);
+        return bsearch(upper, commands, ARRAY_SIZE(commands), sizeof(commands[0]), command_compare);
+}
+
+bool command_known(const char *name, size_t len) { return command_find(name, len) != NULL; }
+
+enum command_effect command_effect(const char *name, size_t len) {
+        const struct command *command = command_find(name, len);
         return command ? command->effect : COMMAND_STICKY;
 }
 
@@ -319,6 +324,19 @@ bool command_blocks(const char *name, size_t len) {
                         at++;
                 if (at == len && !blocking[i][at])
                         return true;
+        }
+        return false;
+}
+
+bool command_listed(const char *names, size_t size, const char *name, size_t len) {
+        const char *end = names + size;
+        while (names < end) {
+                size_t n = strnlen(names, (size_t)(end - names)), i = 0;
+                while (n == len && i < n && names[i] == command_upper(name[i]))
+                        i++;
+                if (n == len && i == n && n > 0)
+                        return true;
+                names += n + 1;
         }
         return false;
 }

@@ -18,6 +18,9 @@ enum command_effect {
 };
 
 enum command_effect command_effect(const char *name, size_t len); /* any case */
+bool command_known(const char *name, size_t len);                 /* is it in the table? */
+/* Is it among `names`, in upper case, each with its NUL, `size` bytes in all? */
+bool command_listed(const char *names, size_t size, const char *name, size_t len);
 
 /* Does it, as a rule, keep its connection waiting for others (BLPOP, WAIT ...)? XREAD does only when told to: false. */
 bool command_blocks(const char *name, size_t len);

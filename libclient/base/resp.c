@@ -76,3 +76,29 @@ size_t resp_command_size(const char *data, size_t size) {
         size_t len;
         return resp_command(data, size, &name, &len);
 }
+
+bool resp_request_read(const char *data, size_t size, struct resp_request *ret) {
+        struct resp_reader r = {.at = data, .end = size > 0 ? data + size : data};
+        struct resp_request request = {0};
+        const char *argument;
+        size_t len;
+
+        if (!resp_number(&r, '*', &request.arguments) || request.arguments == 0 ||
+            request.arguments > RESP_ARGUMENTS_MAX)
+                return false;
+        for (size_t i = 0; i < request.arguments; i++) {
+                if (!resp_bulk(&r, &argument, &len) || len > RESP_BULK_MAX)
+                        return false;
+                if (i == 0) {
+                        request.name = argument;
+                        request.name_len = len;
+                } else if (i == 1) {
+                        request.sub = argument;
+                        request.sub_len = len;
+                }
+        }
+        if (r.at != r.end)
+                return false;
+        *ret = request;
+        return true;
+}

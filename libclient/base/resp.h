@@ -8,3 +8,16 @@
 bool resp_command_name(const char *data, size_t size, const char **ret_name, size_t *ret_len);
 /* The bytes of the whole request at data[0], 0 when it is not whole or not valid. */
 size_t resp_command_size(const char *data, size_t size);
+
+/* A request as a lane carries it. The names point into the data. */
+struct resp_request {
+        const char *name, *sub; /* the first and the second argument; sub: NULL when there is one only */
+        size_t name_len, sub_len;
+        size_t arguments; /* the name included */
+};
+
+#define RESP_ARGUMENTS_MAX (1024U * 1024U)   /* beyond that Redis before 7.0 closes the connection */
+#define RESP_BULK_MAX (512U * 1024U * 1024U) /* and beyond that any */
+
+/* True: the data are one whole request, not a byte less or more, and none that Redis would answer by closing. */
+bool resp_request_read(const char *data, size_t size, struct resp_request *ret);

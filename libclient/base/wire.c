@@ -78,7 +78,8 @@ static const struct wire_rule wire_rules[] = {
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_NONE,
                                FLAGS(lessor_msg_return, flags,
-                                     LESSOR_RETURN_CLEAN | LESSOR_RETURN_KEPT | LESSOR_RETURN_RESETTABLE),
+                                     LESSOR_RETURN_CLEAN | LESSOR_RETURN_KEPT | LESSOR_RETURN_RESETTABLE |
+                                             LESSOR_RETURN_UNKNOWN),
                                RESERVED(lessor_msg_return, reserved)},
         [LESSOR_MSG_REPORT] = {.size = sizeof(struct lessor_msg_report),
                                .from = WIRE_FROM_WORKER,

@@ -383,7 +383,7 @@ TEST(client_lease, a_lease_is_clean_or_resettable_only_with_proof) {
                 {{"SELECT 3", "CLIENT ID"}, {"+OK\r\n", ":5\r\n"}, 0},
                 {{"MONITOR"}, {"+OK\r\n"}, 0},
                 {{"SELECT 3"}, {"+OK\r\n+OK\r\n"}, 0},
-                {{"SOME.MODULE x"}, {"+OK\r\n"}, 0},
+                {{"SOME.MODULE x"}, {"+OK\r\n"}, LESSOR_RETURN_UNKNOWN},
                 {{"GET k"}, {"$1\r\nv\r\n+"}, 0},       /* a byte too many */
                 {{"GET k"}, {"$1\r\nv\r\n+OK\r\n"}, 0}, /* a reply too many */
         };

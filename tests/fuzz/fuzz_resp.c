@@ -25,6 +25,20 @@ static void check_part(const char *text, size_t size) {
         free(part);
 }
 
+/* One request, neither less nor more: with a byte less or more it is none. */
+static void check_request(const char *text, size_t whole) {
+        struct resp_request r = {0}, other;
+        char *longer = malloc(whole + 1);
+        promise(longer != NULL);
+        memcpy(longer, text, whole);
+        longer[whole] = '*';
+        promise(resp_request_read(text, whole, &r) && r.arguments > 0);
+        promise(r.name > text && r.name + r.name_len + 2 <= text + whole);
+        promise(r.arguments > 1 ? r.sub > r.name && r.sub + r.sub_len + 2 <= text + whole : !r.sub);
+        promise(!resp_request_read(text, whole - 1, &other) && !resp_request_read(longer, whole + 1, &other));
+        free(longer);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         const char *text = (const char *)data, *name = NULL;
         struct command_trail trail = {0};
@@ -32,10 +46,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         bool named = resp_command_name(text, size, &name, &len);
 
         promise(named == (whole > 0) && whole <= size);
+        promise(resp_request_read(text, size, &(struct resp_request){0}) == (whole > 0 && whole == size));
         if (!named)
                 return 0;
         promise(name > text && len < whole && name + len < text + whole);
         promise(resp_command_size(text, whole) == whole);
+        check_request(text, whole);
         check_part(text, whole - 1);
         check_part(text, whole / 2);
         command_trail_add(&trail, name, len);

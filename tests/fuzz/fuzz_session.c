@@ -186,6 +186,7 @@ static void give_back(struct worker *w) {
         m.giveback.generation = g->generation + (wrong == 3);
         m.giveback.lease = g->lease + (wrong == 4);
         m.giveback.flags = wrong & 8 ? LESSOR_RETURN_CLEAN : 0;
+        m.giveback.flags |= wrong & 4 ? LESSOR_RETURN_RESETTABLE | LESSOR_RETURN_UNKNOWN : 0;
         send_message(w, &m, NULL, 0);
 }
 

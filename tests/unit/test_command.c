@@ -135,6 +135,18 @@ TEST(command, what_reset_undoes_is_told_from_what_it_may_not) {
         check(!clean_after("MULTI CLIENT EXEC"));
 }
 
+TEST(command, a_list_of_names_is_searched_for_whole_names_in_any_case) {
+        static const char names[] = "JSON.GET\0BF.ADD";
+        check(command_listed(names, sizeof(names), "json.get", 8));
+        check(command_listed(names, sizeof(names), "BF.ADD", 6));
+        check(!command_listed(names, sizeof(names), "BF.AD", 5));
+        check(!command_listed(names, sizeof(names), "BF.ADDX", 7));
+        check(!command_listed(names, sizeof(names), "", 0));
+        check(!command_listed(names, 0, "BF.ADD", 6));
+        check(!command_listed(names, 12, "BF.ADD", 6)); /* cut short */
+        check(command_known("get", 3) && command_known("CLIENT", 6) && !command_known("JSON.GET", 8));
+}
+
 TEST(command, nothing_and_harmless_commands_leave_no_trail) {
         check(clean_after(""));
         check(clean_after("GET SET BLPOP EVAL XREAD WAIT PING MIGRATE"));

@@ -164,3 +164,56 @@ TEST(resp, every_byte_of_the_framing_matters) {
                                 check_eq(resp_command_size(changed, size), shorter ? 13 : 0);
                 }
 }
+
+static bool read_request(const char *text, struct resp_request *ret) {
+        return resp_request_read(text, strlen(text), ret);
+}
+
+TEST(resp, a_request_is_read_with_the_name_of_its_command_and_what_may_be_that_of_a_subcommand) {
+        struct resp_request r = {0};
+        check(read_request("*3\r\n$6\r\nconfig\r\n$3\r\nGET\r\n$1\r\n*\r\n", &r));
+        check_eq(r.arguments, 3);
+        check(r.name_len == 6 && memcmp(r.name, "config", 6) == 0);
+        check(r.sub_len == 3 && memcmp(r.sub, "GET", 3) == 0);
+        check(read_request("*1\r\n$4\r\nPING\r\n", &r));
+        check(r.arguments == 1 && r.name_len == 4 && !r.sub && r.sub_len == 0);
+        check(read_request("*2\r\n$4\r\nECHO\r\n$0\r\n\r\n", &r));
+        check(r.sub && r.sub_len == 0);
+}
+
+TEST(resp, what_is_less_or_more_than_one_request_is_none) {
+        static const char *const wrong[] = {
+                "",
+                "*0\r\n",
+                "PING\r\n",
+                "*1\r\n$4\r\nPING\r\n*1\r\n$4\r\nPING\r\n", /* two replies would come */
+                "*1\r\n$4\r\nPING\r\n\r\n",
+                "*1\r\n$4\r\nPING\r\nx",
+                "*2\r\n$4\r\nPING\r\n", /* none would come */
+                "*1\r\n$5\r\nPING\r\n",
+                "*1\r\n$3\r\nPING\r\n",
+                "*1048577\r\n$4\r\nPING\r\n",
+                "*1\r\n$536870913\r\nPING\r\n",
+                "*1\r\n:1\r\n",
+                "*1\r\n*1\r\n$4\r\nPING\r\n",
+        };
+        struct resp_request r = {.arguments = 77};
+        for (size_t i = 0; i < ARRAY_SIZE(wrong); i++)
+                check_msg(!read_request(wrong[i], &r) && r.arguments == 77, "`%s`", wrong[i]);
+        check(!resp_request_read(NULL, 0, &r));
+}
+
+/* Before 7.0 Redis closes a connection on more arguments than this, and with it everybody's lane. */
+TEST(resp, a_request_has_as_many_arguments_as_every_redis_reads) {
+        struct resp_request r = {0};
+        size_t size = 12 + RESP_ARGUMENTS_MAX * 6UL + 64, at;
+        char *data = malloc(size);
+        for (unsigned n = RESP_ARGUMENTS_MAX; n <= RESP_ARGUMENTS_MAX + 1; n++) {
+                at = (size_t)snprintf(data, size, "*%u\r\n", n);
+                for (unsigned i = 0; i < n; i++, at += 6)
+                        memcpy(data + at, "$0\r\n\r\n", 6);
+                check_eq(resp_request_read(data, at, &r), n == RESP_ARGUMENTS_MAX);
+                check_eq(resp_command_size(data, at), at);
+        }
+        free(data);
+}

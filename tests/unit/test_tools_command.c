@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The program itself, `lessor stat`, `health` and `leases`, on a segment written here: output and exit codes. */
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #include <jansson.h>
@@ -161,6 +162,7 @@ static pid_t start_watch(FILE **ret) {
         check(pipe(ends) == 0);
         pid_t pid = fork();
         if (pid == 0) {
+                prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails leaves nothing behind */
                 dup2(ends[1], 1);
                 close(ends[0]);
                 close(ends[1]);
