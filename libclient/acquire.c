@@ -124,7 +124,7 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
         struct warm_set *set = warm_current(w->db);
         int r;
 
-        if (set && !session_over(set->session))
+        if (set && !warm_is_quiet(&set->session->attention) && !session_over(set->session))
                 session_look(set->session);
         if (!may_attach(w->db->client, w->now) && (*ret = take_without_broker(w->db, w->site)))
                 return 0;

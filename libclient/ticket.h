@@ -33,8 +33,9 @@ static inline void ticket_free(struct session *s, uint32_t ticket) { s->tickets_
 /* The answer has come, or will come, by another way. */
 static inline void ticket_wake(struct session *s, uint32_t ticket) {
         uint32_t empty = LESSOR_TICKET_EMPTY;
-        atomic_compare_exchange_strong(ticket_word(s, ticket), &empty, LESSOR_TICKET_MAIL);
-        futex_wake(ticket_word(s, ticket));
+        /* Else the broker has answered there, and woken whoever slept. */
+        if (atomic_compare_exchange_strong(ticket_word(s, ticket), &empty, LESSOR_TICKET_MAIL))
+                futex_wake(ticket_word(s, ticket));
 }
 
 static inline void ticket_sleep(struct session *s, uint32_t ticket, uint64_t left_ns) {

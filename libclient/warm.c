@@ -126,6 +126,9 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
         if (!kept)
                 lease_drop(l);
         warm_set_busy(l, false);
+        /* Release, pairs with warm_at(): it may be granted again, at another thread's ticket, before we have the lock. */
+        if (mine && !cold)
+                atomic_fetch_or_explicit(&l->slot->word, 0, memory_order_release);
         if (cold)
                 free(l);
         if (mine)

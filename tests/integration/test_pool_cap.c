@@ -136,6 +136,8 @@ static void *visit_all_databases(void *arg) {
                 lessor_db *db;
                 child_check(lessor_database(t->l, host_databases[(t->number + i) % HOST_DATABASES], &db, &e) == 0);
                 lessor_lease *lease = lessor_acquire(db, WAIT_MS, &e);
+                if (!lease)
+                        fprintf(stderr, "%s\n", e.text);
                 child_check(lease);
                 redisReply *reply = lessor_lease_command(lease, &e, "ECHO %u-%u", t->number, i);
                 char expected[32];

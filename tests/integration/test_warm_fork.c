@@ -41,8 +41,11 @@ static void scene_start(struct scene *s, const char *keys) {
         check_figure_soon(&s->h.broker, "main", parked_connections, PARKED, 5000);
 }
 
-/* Held goes on, parked is retaken without the broker, nothing was recalled, returned or lost. */
-static void check_untouched(struct scene *s) {
+/*
+ * Held goes on, parked is there to be taken, nothing was lost. If no child asked for a connection it is retaken without the
+ * broker; else it may have been recalled, for one whose dial took longer than 5 ms.
+ */
+static void check_untouched(struct scene *s, bool asked) {
         struct lessor_status_database before = broker_figures_now(&s->h.broker, "main");
         lessor_error e = {0};
         lessor_lease *lease[PARKED];
@@ -58,8 +61,9 @@ static void check_untouched(struct scene *s) {
         for (unsigned i = 0; i < PARKED; i++)
                 lessor_release(lease[i]);
         struct lessor_status_database after = broker_figures_now(&s->h.broker, "main");
-        check_eq(after.warm_leases - before.warm_leases, PARKED);
-        check_eq(after.leases, before.leases);
+        uint64_t warm = after.warm_leases - before.warm_leases;
+        check_eq(warm + after.leases - before.leases, PARKED);
+        check(asked || warm == PARKED);
         check_eq(after.recalls, before.recalls);
         check_eq(after.discards_lost + after.discards_stray + after.discards_dirty, 0);
 }
@@ -128,28 +132,30 @@ static int child_execs(unsigned index, void *arg) {
         return 1;
 }
 
-static void check_child_harms_nothing(worker_function *child) {
+static void check_child_harms_nothing(worker_function *child, bool asks) {
         struct scene s = {0};
         scene_start(&s, "max_connections: 12, wait_timeout: 30s");
         check_eq(workers_run(3, child, &s, WAIT_MS), 3);
         check_soon(broker_sessions_now(&s.h.broker) == 1, WAIT_MS);
-        check_untouched(&s);
+        check_untouched(&s, asks);
         check_eq(workers_run(2, child, &s, WAIT_MS), 2);
-        check_untouched(&s);
+        check_untouched(&s, asks);
         scene_end(&s);
 }
 
 TEST(warm_fork, a_child_leases_by_the_same_handle_and_the_parents_are_untouched) {
-        check_child_harms_nothing(child_uses);
+        check_child_harms_nothing(child_uses, true);
 }
-TEST(warm_fork, a_child_that_closes_the_handle_closes_its_own) { check_child_harms_nothing(child_closes_the_handle); }
+TEST(warm_fork, a_child_that_closes_the_handle_closes_its_own) {
+        check_child_harms_nothing(child_closes_the_handle, true);
+}
 TEST(warm_fork, a_child_that_closes_the_handle_at_once_closes_nothing) {
-        check_child_harms_nothing(child_closes_the_handle_at_once);
+        check_child_harms_nothing(child_closes_the_handle_at_once, false);
 }
-TEST(warm_fork, a_child_that_exits_gives_nothing_back) { check_child_harms_nothing(child_exits_at_once); }
-TEST(warm_fork, a_child_may_close_every_fd_first) { check_child_harms_nothing(child_closes_everything_first); }
-TEST(warm_fork, a_grandchild_is_a_child_of_its_parent) { check_child_harms_nothing(grandchild_uses); }
-TEST(warm_fork, a_child_that_execs_takes_nothing_along) { check_child_harms_nothing(child_execs); }
+TEST(warm_fork, a_child_that_exits_gives_nothing_back) { check_child_harms_nothing(child_exits_at_once, false); }
+TEST(warm_fork, a_child_may_close_every_fd_first) { check_child_harms_nothing(child_closes_everything_first, true); }
+TEST(warm_fork, a_grandchild_is_a_child_of_its_parent) { check_child_harms_nothing(grandchild_uses, true); }
+TEST(warm_fork, a_child_that_execs_takes_nothing_along) { check_child_harms_nothing(child_execs, false); }
 
 TEST(warm_fork, a_raw_clone_leases_by_connections_of_its_own) {
         struct scene s = {0};
@@ -161,7 +167,7 @@ TEST(warm_fork, a_raw_clone_leases_by_connections_of_its_own) {
                         _exit(use_in_child(&s));
                 check(pid > 0 && waitpid(pid, &status, 0) == pid);
                 check_eq(status, 0);
-                check_untouched(&s);
+                check_untouched(&s, true);
         }
         scene_end(&s);
 }

@@ -83,7 +83,7 @@ TEST(vocabulary, what_is_no_list_of_commands_is_refused) {
                                             "*0\r\n",
                                             "*1\r\n:1\r\n",
                                             "*1\r\n*1\r\n+get\r\n",
-                                            "*1\r\n*6\r\n:1\r\n:2\r\n*0\r\n" FIXED,
+                                            ("*1\r\n*6\r\n:1\r\n:2\r\n*0\r\n" FIXED),
                                             "*-1\r\n"};
         for (size_t i = 0; i < sizeof(wires) / sizeof(wires[0]); i++)
                 check_msg(!derive_from(wires[i], sizeof(names)), "%s", wires[i]);
