@@ -94,7 +94,7 @@ struct pool_waiter {
 struct pool_limits {
         unsigned max_connections, max_waiters;
         unsigned max_pinned; /* 0: none */
-        unsigned places; /* room for pool_adjust() to grow into; 0: max_connections */
+        unsigned places;     /* room for pool_adjust() to grow into; 0: max_connections */
         uint64_t retry_base_ns, retry_max_ns;
         unsigned retry_attempts; /* after so many failed dials in a row those who wait are told */
         struct breaker_limits breaker;
