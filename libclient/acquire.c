@@ -225,9 +225,9 @@ int lease_exchange_once(struct lessor_db *db, const struct request *request, str
         int r = LESSOR_E_CONNECTION;
 
         for (unsigned i = 0; i < DEAD_MAX; i++) {
-                struct lessor_lease *lease;
+                struct lessor_lease *lease = NULL;
                 int taken = lease_take(db, &again, &lease, error);
-                if (taken != 0)
+                if (taken != 0 || !lease)
                         return taken;
                 r = lease_exchange(lease, x, error);
                 lease_give(lease);
