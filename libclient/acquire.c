@@ -250,10 +250,10 @@ int lease_exchange_until(struct lessor_db *db, const struct request *request, st
         int r;
 
         do {
-                struct lessor_lease *lease;
+                struct lessor_lease *lease = NULL;
                 again.wait_ms = remaining_ms(request->wait_ms, deadline);
                 r = lease_take(db, &again, &lease, error);
-                if (r != 0)
+                if (r != 0 || !lease)
                         break;
                 left = time_left(clock_now(), deadline);
                 lease->touched = true; /* the timeout is this call's */
