@@ -196,6 +196,9 @@ static void *keep_asking(void *arg) {
 }
 
 TEST(fork, a_fork_in_the_middle_of_other_threads_calls_hangs_nobody) {
+#ifdef __SANITIZE_ADDRESS__
+        test_skip("its allocator's locks may be held at the fork: the child hangs, two times of three");
+#endif
         struct scene s = {0};
         struct traffic t = {0};
         pthread_t threads[4];
