@@ -122,6 +122,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
                                      .bury = bury,
                                      .instance = 1,
                                      .max_sessions = 2};
+        users_init(&host.users);
         start_fake();
         names->n = DATABASES;
         for (unsigned i = 0; i < DATABASES; i++)
@@ -162,7 +163,7 @@ static void attach(struct worker *w) {
         wire_init(&m, LESSOR_MSG_ATTACH, 1);
         m.attach.version_min = take(w) & 3;
         m.attach.version_max = m.attach.version_min | 1;
-        m.attach.features = take(w) & 1;
+        m.attach.features = take(w) & (LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS);
         send_message(w, &m, &pidfd, 1);
         close(pidfd);
 }
@@ -186,6 +187,7 @@ static void give_back(struct worker *w) {
         m.giveback.generation = g->generation + (wrong == 3);
         m.giveback.lease = g->lease + (wrong == 4);
         m.giveback.flags = wrong & 8 ? LESSOR_RETURN_CLEAN : 0;
+        m.giveback.flags |= wrong & 16 ? LESSOR_RETURN_KEPT : 0;
         m.giveback.flags |= wrong & 4 ? LESSOR_RETURN_RESETTABLE | LESSOR_RETURN_UNKNOWN : 0;
         send_message(w, &m, NULL, 0);
 }
@@ -274,7 +276,11 @@ static unsigned count_fds(void) {
 
 static void check_nothing_is_left(void) {
         static struct lessor_status_database record;
-        static struct lessor_status_connection connections[2];
+        static struct lessor_status_connection *connections;
+        if (!connections)
+                connections = calloc(database_places(databases[0]), sizeof(*connections));
+        if (!connections)
+                abort();
         if (!list_empty(&set.sessions) || !list_empty(&set.newcomers) || atomic_load(&host.attached))
                 abort();
         for (unsigned i = 0; i < DATABASES; i++) {
