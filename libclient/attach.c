@@ -86,7 +86,7 @@ static int attach_hello(struct session *s, lessor_error *error) {
         wire_init(&m, LESSOR_MSG_ATTACH, ATTACH_REQUEST);
         m.attach.version_min = LESSOR_PROTOCOL_MIN;
         m.attach.version_max = LESSOR_PROTOCOL_MAX;
-        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS;
+        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES;
         wire_string(m.attach.program, sizeof(m.attach.program), program_invocation_short_name);
         r = fdpass_send(s->fd, &m, m.header.size, &pidfd, 1);
         STEP("ATTACH sent");
@@ -113,6 +113,7 @@ static int attach_map(struct session *s, const struct lessor_msg_attached *m, st
                                  wrong);
         if (!(m->features & LESSOR_FEATURE_WORDS))
                 s->segment.words = 0, s->segment.tickets = NULL;
+        s->lanes_offered = m->features & LESSOR_FEATURE_LANES && s->control.bells;
         s->by_word = calloc(s->segment.words > 0 ? s->segment.words : 1, sizeof(struct lessor_lease *));
         if (!s->by_word)
                 return error_set(error, -ENOMEM, "out of memory");
