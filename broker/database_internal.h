@@ -2,6 +2,8 @@
 #pragma once
 /* What the files of one database share: database.c and its neighbours, nobody else. */
 #include "database.h"
+#include "dial_meter.h"
+#include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
 #include "upstream/dial.h"
@@ -48,10 +50,14 @@ struct database {
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake;        /* at pool_wakeup(), or earlier */
-        uint64_t wake_at;         /* TIME_NEVER: it is not set */
-        uint64_t published_epoch; /* of the breaker, in the control page */
-        bool ask_role;            /* the next check asks whose server it is */
+        struct event wake;           /* at pool_wakeup(), or earlier */
+        uint64_t wake_at;            /* TIME_NEVER: it is not set */
+        uint64_t published_epoch;    /* of the breaker, in the control page */
+        uint64_t held_until;         /* HELD: when to say so again */
+        enum lessor_trouble trouble; /* what kind of failure the last dial or check was; _NONE after a success */
+        struct pressure pressure;
+        struct dial_meter dial_meter;
+        bool ask_role; /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
         enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
