@@ -35,6 +35,7 @@ struct account {
 struct counters {
         uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
                 last_success_time, last_lease_time;
+        uint64_t wanting; /* refused because every place is taken: not because dials fail, or take long */
 };
 
 struct database {

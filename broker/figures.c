@@ -64,8 +64,9 @@ static uint64_t youngest_hold(const struct database *db, uint64_t now) {
 }
 
 static void snapshot_health(struct database *db, struct lessor_status_database *r, uint64_t now) {
-        const struct pressure_signs signs = {.refused = db->counters.exhausted + db->counters.lease_timeouts,
-                                             .waiting = (unsigned)r->waiting,
+        const struct pressure_signs signs = {.refused = db->counters.wanting,
+                                             /* Who waits for a server waits for no place. */
+                                             .waiting = db->pool.trouble ? 0 : (unsigned)r->waiting,
                                              .max_waiters = db->pool.limits.max_waiters,
                                              .in_use = (unsigned)r->in_use_connections,
                                              .max_connections = db->pool.limits.max_connections,

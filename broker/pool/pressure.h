@@ -4,7 +4,7 @@
  * Is a pool near exhaustion? A pool whose every connection is in use is not, as long as they change hands: that is what it
  * is there for. It is, and says so for at least PRESSURE_LINGER_NS, while
  *
- *      requests were refused, or timed out in the queue, within the last PRESSURE_MEMORY_NS;
+ *      requests were refused, or timed out in the queue, because every place was taken, within the last PRESSURE_MEMORY_NS;
  *      the first in the queue has waited for half of wait_timeout;
  *      the queue is three quarters full;
  *      every connection is held, and none has changed hands for PRESSURE_STUCK_NS: the next request would wait in vain.
