@@ -82,7 +82,7 @@ static bool take_back_replies(struct lane_broker *b) {
         return true;
 }
 
-bool lane_settle(struct lane_broker *b) { return take_back_replies(b); }
+bool lane_recover(struct lane_broker *b) { return take_back_replies(b); }
 
 /* The next submission's word. */
 static uint64_t look(const struct lane_broker *b) {

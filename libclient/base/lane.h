@@ -153,7 +153,7 @@ enum lane_take lane_take(struct lane_broker *b, char *buffer, size_t size, struc
 bool lane_has_submission(struct lane_broker *b);
 
 /* What the worker has read is the broker's again, and b->reaped has moved on. False: `reaped` was never honestly written. */
-bool lane_settle(struct lane_broker *b);
+bool lane_recover(struct lane_broker *b);
 
 struct lane_answer {
         uint64_t tag;
