@@ -138,7 +138,7 @@ void lane_leave(struct lane_client *l);
 /* Lock not held. */
 void lane_ring(struct lane_client *l);
 static inline bool lane_is_heard(const struct lane_client *l) {
-        return lane_must_ring(l->bell) | lane_must_ring(&l->worker.map->quiet);
+        return lane_must_ring(l->bell) || lane_must_ring(&l->worker.map->quiet);
 }
 
 /* As lane_submit(): call->party, database and tid are filled in, the rest here. FULL, too, when the lane is over. */
