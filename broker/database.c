@@ -67,6 +67,7 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
+        db->counters.wanting += pool_open(&db->pool) >= db->pool.limits.max_connections;
         snprintf(text, sizeof(text),
                  "database `%s`: no connection within %" PRIu64 " ms: %u of max_connections %u in use, %u waiting; "
                  "`lessor leases` names the holders",
