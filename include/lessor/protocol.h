@@ -333,9 +333,10 @@ struct lessor_ticket {
         uint64_t reserved;
 };
 
-#define LESSOR_TICKETS 16U     /* tickets of a session: more threads than that wait at the socket */
-#define LESSOR_WORDS_MAX 4096U /* words of a session: leases and cached fds of all databases together */
-#define LESSOR_SITES 255U      /* call sites of a session: a slot's `site` is 1 + the place; all others are 0 */
+#define LESSOR_TICKETS 16U /* tickets of a session: more threads than that wait at the socket */
+#define LESSOR_WORDS_MAX                                                                                               \
+        4096U             /* words of a session: leases and cached fds of all databases together; not all numbers */
+#define LESSOR_SITES 255U /* call sites of a session: a slot's `site` is 1 + the place; all others are 0 */
 
 /*
  * A lease word and its counters, as they lie in the segment. Bits 0-1 of the word are the state: 0 VACANT, 1 HELD, 2
