@@ -86,7 +86,8 @@ struct session *session_unref(struct session *s) {
                 segment_unmap(&s->segment);
                 pthread_mutex_destroy(&s->lock);
         }
-        free(s->by_word);
+        warm_words_free(s);
+        free(atomic_load_explicit(&s->sites, memory_order_relaxed));
         free(s);
         return NULL;
 }

@@ -29,6 +29,12 @@ struct site {
         int line;
 };
 
+/* As it stands in the segment: added under the session's lock, read without. */
+struct session_site {
+        _Atomic(const char *) file;
+        int line;
+};
+
 /* What a caller wants of a lease. */
 struct request {
         int wait_ms; /* LESSOR_WAIT_CONFIGURED, 0, ... */
@@ -47,7 +53,7 @@ struct session {
         struct control control; /* mapped read-only */
         struct segment segment; /* mapped read-write */
         uint32_t requests_max;
-        struct lessor_lease **by_word; /* of segment.words; whose connection is kept under which word */
+        struct lessor_lease ***by_word; /* see warm.c: whose connection is kept under which word */
 
         /*
          * Not 0: there is something to be seen to, and nobody takes or parks a lease without a look at the session: it is
@@ -66,12 +72,9 @@ struct session {
         unsigned orphans; /* requests whose asker has left and whose answer is still to come */
         unsigned cold;    /* leases without a word that are held */
         uint64_t last_request;
-        struct {
-                _Atomic(const char *) file;
-                int line;
-        } sites[LESSOR_SITES];      /* as they stand in the segment: added to under the lock, read without */
-        _Atomic int over;           /* 0, or why the session ended; set once, readable without the lock */
-        char why[LESSOR_TEXT_SIZE]; /* written before `over` */
+        _Atomic(struct session_site *) sites; /* LESSOR_SITES of them; NULL: none is written down yet */
+        _Atomic int over;                     /* 0, or why the session ended; set once, readable without the lock */
+        char why[LESSOR_TEXT_SIZE];           /* written before `over` */
 };
 
 /* attach.c: a new session, or the code of *error. *ret is the caller's reference. */
