@@ -49,7 +49,7 @@ extern "C" {
 #endif
 
 #define LESSOR_STATUS_MAGIC UINT64_C(0x4c4553534f525354) /* "LESSORST" as a big-endian number */
-#define LESSOR_STATUS_VERSION 3U
+#define LESSOR_STATUS_VERSION 4U
 #define LESSOR_STATUS_STALE_NS UINT64_C(3000000000)
 #define LESSOR_STATUS_TEXT_SIZE 192U
 
@@ -98,9 +98,10 @@ enum lessor_connection_state {
         LESSOR_CONNECTION_FREE = 2,      /* ready to be leased */
         LESSOR_CONNECTION_LEASED = 3,    /* held by a worker */
         LESSOR_CONNECTION_RESETTING = 4, /* being cleaned */
-        LESSOR_CONNECTION_PARKED = 6,    /* leased, and not in use: its worker retakes it, or the broker recalls it */
         LESSOR_CONNECTION_CLOSING = 5,   /* closed here, Redis has not confirmed yet: still counts against the cap */
         LESSOR_CONNECTION_CHECKING = 6,  /* idle, and being asked whether it still works */
+        LESSOR_CONNECTION_LANE = 7,      /* the broker's own, for the commands of all lanes */
+        LESSOR_CONNECTION_PARKED = 8,    /* leased, and not in use: its worker retakes it, or the broker recalls it */
 };
 
 struct lessor_status_connection {
