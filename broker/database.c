@@ -67,11 +67,16 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
-        snprintf(text, sizeof(text),
-                 "database `%s`: no connection within %" PRIu64 " ms: %u of max_connections %u in use, %u waiting; "
-                 "`lessor leases` names the holders",
-                 name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
-                 db->pool.waiting);
+        if (db->pool.hold)
+                snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
+                         name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
+        else
+                snprintf(text, sizeof(text),
+                         "database `%s`: no connection within %" PRIu64
+                         " ms: %u of max_connections %u in use, %u waiting; "
+                         "`lessor leases` names the holders",
+                         name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED],
+                         db->pool.limits.max_connections, db->pool.waiting);
         request_refuse(request, outcome, 0, text);
 }
 
@@ -86,7 +91,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
         else
                 db->counters.lease_timeouts++;
         /* Who waited in vain for a server that cannot be reached is told that, not that he waited. */
-        if (db->pool.trouble)
+        if (db->pool.trouble && !db->pool.hold)
                 refuse_for_trouble(request, db->pool.trouble, now);
         else if (would_not_wait)
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);

@@ -30,6 +30,15 @@ struct account {
         struct pool_account account;
 };
 
+/* What an operator has ordered, as it is told; empty: nothing. */
+struct manual {
+        char held[LESSOR_STATUS_TEXT_SIZE];
+        char breaker[LESSOR_STATUS_TEXT_SIZE - 32];
+        uint64_t held_since;    /* CLOCK_REALTIME */
+        uint64_t breaker_shown; /* when the control page last said that it is held open */
+};
+#define MANUAL_RETRY_NS (60 * NS_PER_S) /* what those are told who ask when to try again */
+
 struct counters {
         uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
                 last_success_time, last_lease_time;
@@ -54,6 +63,7 @@ struct database {
         bool ask_role;            /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
+        struct manual manual;
         enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
@@ -76,6 +86,7 @@ void dialling_closed(struct link *link);
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size); /* as it is told to workers */
 uint64_t dialling_retry_after(const struct database *db, uint64_t now);
 void dialling_publish(struct database *db); /* the breaker, into the control page, if it has changed */
+void dialling_show(struct database *db);    /* likewise, in any case */
 
 /* reconfigure.c: where it dials, and as whom; copies, so that a reload may free what they came from. 0; -ENOMEM. */
 int reconfigure_target(struct database *db, const struct config_database *config);
@@ -88,6 +99,9 @@ void upkeep_report(struct database *db, enum lessor_report kind);
 void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
 /* A dial has ended; takes the fd. */
 void dialling_done(struct connection *c, const struct dial_result *result);
+
+/* manual.c: what an operator has ordered, in the figures. */
+void manual_show(struct database *db, struct lessor_status_database *ret, uint64_t now);
 
 /* learn.c: the server's own list of commands. */
 void learn_wanted(struct database *db);
@@ -105,6 +119,8 @@ void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now);
 void holders_unwant(struct database *db, struct pool_conn *conn);
 /* Looks at every word: who holds, since when, for too long? */
 void holders_watch(struct database *db, uint64_t now);
+/* Cuts a lease off, whoever has it; false: it was parked, and came back. `who`: who it was. */
+bool holders_kill(struct database *db, struct connection *c, uint64_t now, char *who, size_t size);
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
 /*

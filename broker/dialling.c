@@ -38,12 +38,18 @@ struct pool_limits dialling_limits(const struct config_database *c) {
 }
 
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size) {
+        bool open = outcome == LESSOR_E_BREAKER_OPEN, held = open && db->pool.breaker.held;
         snprintf(text, size, "database `%s` (%s): %s%s", name_of(db), db->endpoint,
-                 outcome == LESSOR_E_BREAKER_OPEN ? "circuit breaker open: " : "", db->last_error);
+                 held   ? "circuit breaker "
+                 : open ? "circuit breaker open: "
+                        : "",
+                 held ? db->manual.breaker : db->last_error);
 }
 
 uint64_t dialling_retry_after(const struct database *db, uint64_t now) {
         const struct pool *pool = &db->pool;
+        if (pool->breaker.held)
+                return MANUAL_RETRY_NS;
         return time_left(now, pool->breaker.state == BREAKER_OPEN ? pool->breaker.retry_at : pool->next_dial);
 }
 
@@ -128,6 +134,10 @@ static void log_breaker(const struct database *db, uint64_t now) {
                 log_info("breaker: closed db=%s", name_of(db));
                 break;
         case BREAKER_OPEN:
+                if (b->held) {
+                        log_warning("breaker: open by hand db=%s why=%s", name_of(db), LOG_QUOTE(db->manual.breaker));
+                        break;
+                }
                 log_warning("breaker: open db=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db), b->failures,
                             time_left(now, b->retry_at) / NS_PER_MS, LOG_QUOTE(db->last_error));
                 break;
@@ -139,15 +149,23 @@ static void log_breaker(const struct database *db, uint64_t now) {
         }
 }
 
-void dialling_publish(struct database *db) {
+void dialling_show(struct database *db) {
         const struct breaker *b = &db->pool.breaker;
         struct control_breaker entry = {.retry_at = b->retry_at};
-        if (b->epoch == db->published_epoch)
-                return;
-        db->published_epoch = b->epoch;
-        log_breaker(db, clock_now());
+        if (b->held) {
+                db->manual.breaker_shown = clock_now();
+                entry.retry_at = db->manual.breaker_shown + MANUAL_RETRY_NS;
+        }
         if (b->state != BREAKER_CLOSED)
                 entry.state = b->state == BREAKER_OPEN ? LESSOR_BREAKER_OPEN : LESSOR_BREAKER_HALF_OPEN;
         dialling_trouble(db, LESSOR_E_BREAKER_OPEN, entry.text, sizeof(entry.text));
         control_page_set_breaker(db->o.page, db->o.index, &entry);
+}
+
+void dialling_publish(struct database *db) {
+        if (db->pool.breaker.epoch == db->published_epoch)
+                return;
+        db->published_epoch = db->pool.breaker.epoch;
+        log_breaker(db, clock_now());
+        dialling_show(db);
 }

@@ -63,7 +63,7 @@ static void snapshot_weather(const struct database *db, struct lessor_status_dat
         r->breaker_failures = b->failures;
         r->breaker_trips = b->trips;
         r->breaker_opened_at = b->state == BREAKER_CLOSED ? 0 : wall_of(b->opened_at, now, wall);
-        r->breaker_retry_at = b->state == BREAKER_OPEN ? wall_of(b->retry_at, now, wall) : 0;
+        r->breaker_retry_at = b->state == BREAKER_OPEN && !b->held ? wall_of(b->retry_at, now, wall) : 0;
         r->last_cleanup = wall_of(db->pool.upkeep.last_sweep, now, wall);
         r->health_checks = s->checks;
         r->health_checks_failed = s->checks_failed;
@@ -143,6 +143,7 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         holders_watch(db, now);
         snapshot_gauges(db, ret, now);
         snapshot_weather(db, ret, now);
+        manual_show(db, ret, now);
         snapshot_counters(db, ret);
         for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);

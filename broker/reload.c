@@ -57,7 +57,7 @@ static void finish(struct reload *r) {
         r->config = NULL;
         if (old != b->config && !r->old_in_use)
                 config_free(old);
-        control_reloaded(b->control, !r->old_in_use);
+        administer_reloaded(b, !r->old_in_use);
         log_info("config: reloaded databases=%u", b->current->n_databases);
         reload_free(r);
 }
@@ -210,8 +210,7 @@ static int prepare(struct reload *r) {
         return config_diff(b->current, r->config, &r->diff);
 }
 
-bool reload_begin(void *userdata) {
-        struct broker *b = userdata;
+bool reload_begin(struct broker *b) {
         struct reload *r;
         if (b->reload)
                 return false;
@@ -232,7 +231,7 @@ bool reload_begin(void *userdata) {
                           result == -EINVAL   ? "it has errors"
                           : result == -ENOSPC ? "no room for so many more databases without a restart"
                                               : strerror(-result));
-                control_reloaded(b->control, false);
+                administer_reloaded(b, false);
                 reload_free(r);
         }
         return true;

@@ -25,10 +25,10 @@ static bool close_it(struct breaker *b) {
         return b->state == BREAKER_CLOSED ? false : enter(b, BREAKER_CLOSED);
 }
 
-bool breaker_succeed(struct breaker *b, uint64_t epoch) { return epoch == b->epoch && close_it(b); }
+bool breaker_succeed(struct breaker *b, uint64_t epoch) { return epoch == b->epoch && !b->held && close_it(b); }
 
 bool breaker_answer(struct breaker *b, uint64_t epoch) {
-        return epoch == b->epoch && b->state != BREAKER_CLOSED && close_it(b);
+        return epoch == b->epoch && !b->held && b->state != BREAKER_CLOSED && close_it(b);
 }
 
 bool breaker_fail(struct breaker *b, uint64_t epoch, uint64_t pause, uint64_t now) {
@@ -64,4 +64,15 @@ void breaker_probe(struct breaker *b) {
         enter(b, BREAKER_HALF_OPEN);
 }
 
-void breaker_reset(struct breaker *b) { close_it(b); }
+void breaker_hold(struct breaker *b, uint64_t now) {
+        if (b->state == BREAKER_CLOSED)
+                b->opened_at = now;
+        b->held = true;
+        b->retry_at = TIME_NEVER;
+        enter(b, BREAKER_OPEN);
+}
+
+void breaker_reset(struct breaker *b) {
+        b->held = false;
+        close_it(b);
+}

@@ -29,7 +29,8 @@ struct breaker {
         uint64_t opened_at; /* OPEN, HALF_OPEN: when it left CLOSED */
         uint64_t retry_at;  /* OPEN: when to probe */
         uint64_t last_loss; /* when a loss was last counted */
-        uint64_t trips;     /* from CLOSED to OPEN */
+        uint64_t trips;     /* from CLOSED to OPEN, by itself */
+        bool held;          /* OPEN by hand: no probe, and nothing closes it but breaker_reset() */
 };
 
 void breaker_init(struct breaker *b, const struct breaker_limits *limits);
@@ -47,4 +48,5 @@ static inline bool breaker_due(const struct breaker *b, uint64_t now) {
         return b->state == BREAKER_OPEN && now >= b->retry_at;
 }
 void breaker_probe(struct breaker *b);
-void breaker_reset(struct breaker *b); /* by hand: CLOSED, as if nothing had been */
+void breaker_hold(struct breaker *b, uint64_t now); /* by hand: OPEN until breaker_reset() */
+void breaker_reset(struct breaker *b);              /* by hand: CLOSED, as if nothing had been */

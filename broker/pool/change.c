@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a reload or a demotion does to a pool. Nothing is closed here: FREE connections go by upkeep, leased ones are asked
+ * What a reload, a demotion or an operator does to a pool. Nothing is closed here: FREE connections go by upkeep, leased ones are asked
  * for (draining) and go as they come back.
  */
 #include "base/cleanup.h"
@@ -36,7 +36,8 @@ void pool_adjust(struct pool *pool, const struct pool_limits *limits, uint64_t n
 }
 
 void pool_turn(struct pool *pool, uint64_t now) {
-        breaker_reset(&pool->breaker);
+        if (!pool->breaker.held) /* who opened it by hand closes it */
+                breaker_reset(&pool->breaker);
         backoff_succeed(&pool->backoff);
         pool->trouble = pool->refusal = 0;
         pool->next_dial = pool->loading_since = 0;
@@ -59,4 +60,29 @@ bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, ui
         pool_outdate(pool, now);
         pool->suspicious = true; /* is the next one the master? */
         return true;
+}
+
+/* ---- by hand ------------------------------------------------------------------------------------------------------ */
+
+void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now) {
+        pool->hold = hold;
+        pool->giving_up = 0; /* neither those who waited before it nor those who wait at its end */
+        if (hold == POOL_DRAINED)
+                pool_outdate(pool, now);
+        pool->upkeep.due = now; /* what fell due meanwhile */
+}
+
+void pool_open_breaker(struct pool *pool, uint64_t now) { breaker_hold(&pool->breaker, now); }
+
+void pool_close_breaker(struct pool *pool, bool forget) {
+        breaker_reset(&pool->breaker);
+        pool->next_dial = 0;
+        pool->giving_up = 0;
+        pool->refusal = 0;
+        if (!forget)
+                return;
+        backoff_succeed(&pool->backoff);
+        pool->trouble = 0;
+        pool->loading_since = 0;
+        pool->suspicious = pool->replica = false;
 }

@@ -101,6 +101,16 @@ struct pool_limits {
         struct upkeep_limits upkeep;
 };
 
+/*
+ * By hand. Held, a pool grants nothing: what is parked comes back, what is held goes on, who waits goes on waiting. Nothing
+ * is dialled or checked, and the end of a connection says nothing about the server, which may well be stopped meanwhile.
+ */
+enum pool_hold {
+        POOL_SERVING = 0,
+        POOL_PAUSED = 1,
+        POOL_DRAINED = 2, /* moreover each connection is closed as it comes back */
+};
+
 struct pool_stats {
         uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations, resets;
         uint64_t checks, checks_failed;
@@ -134,6 +144,7 @@ struct pool {
         int retired;   /* pool_retire()'s outcome; 0: it serves */
         bool draining; /* leased connections of an earlier epoch are still to be asked for */
         uint64_t last_demotion;
+        enum pool_hold hold;
         uint64_t last_lease; /* the number */
         struct pool_stats stats;
         unsigned places;         /* all connections, VACANT ones included */
@@ -220,6 +231,11 @@ bool pool_suspect(struct pool *pool, uint64_t now);
 /* Redis closed it: a FREE one is replaced at need, a LEASED one when it comes back. */
 void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);
+
+void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
+void pool_open_breaker(struct pool *pool, uint64_t now); /* until it is closed by hand */
+/* Whoever waits is dialled for at once. forget: whatever was learnt of the server, too, the backoff and its troubles. */
+void pool_close_breaker(struct pool *pool, bool forget);
 
 /* The next thing to do; POOL_NOTHING when there is none before pool_wakeup(). */
 struct pool_action pool_next(struct pool *pool, uint64_t now);

@@ -49,7 +49,7 @@ extern "C" {
 #endif
 
 #define LESSOR_STATUS_MAGIC UINT64_C(0x4c4553534f525354) /* "LESSORST" as a big-endian number */
-#define LESSOR_STATUS_VERSION 3U
+#define LESSOR_STATUS_VERSION 4U
 #define LESSOR_STATUS_STALE_NS UINT64_C(3000000000)
 #define LESSOR_STATUS_TEXT_SIZE 192U
 
@@ -78,6 +78,13 @@ enum lessor_health {
         LESSOR_HEALTH_HEALTHY = 1,
         LESSOR_HEALTH_DEGRADED = 2,
         LESSOR_HEALTH_FAILED = 3,
+};
+
+enum lessor_paused {
+        LESSOR_PAUSED_NOT = 0,
+        LESSOR_PAUSED_PAUSED = 1,
+        LESSOR_PAUSED_DRAINING = 2, /* some of its connections are still leased */
+        LESSOR_PAUSED_DRAINED = 3,
 };
 
 struct lessor_status_database {
