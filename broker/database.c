@@ -67,16 +67,18 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
-        if (db->pool.hold)
+        if (db->pool.hold) {
                 snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
                          name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
-        else
-                snprintf(text, sizeof(text),
-                         "database `%s`: no connection within %" PRIu64
-                         " ms: %u of max_connections %u in use, %u waiting; "
-                         "`lessor leases` names the holders",
-                         name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED],
-                         db->pool.limits.max_connections, db->pool.waiting);
+                request_refuse(request, outcome, 0, text);
+                return;
+        }
+        db->counters.wanting += pool_open(&db->pool) >= db->pool.limits.max_connections;
+        snprintf(text, sizeof(text),
+                 "database `%s`: no connection within %" PRIu64 " ms: %u of max_connections %u in use, %u waiting; "
+                 "`lessor leases` names the holders",
+                 name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
+                 db->pool.waiting);
         request_refuse(request, outcome, 0, text);
 }
 

@@ -2,6 +2,8 @@
 #pragma once
 /* What the files of one database share: database.c and its neighbours, nobody else. */
 #include "database.h"
+#include "dial_meter.h"
+#include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
 #include "upstream/dial.h"
@@ -34,14 +36,13 @@ struct account {
 struct manual {
         char held[LESSOR_STATUS_TEXT_SIZE];
         char breaker[LESSOR_STATUS_TEXT_SIZE - 32];
-        uint64_t held_since;    /* CLOCK_REALTIME */
-        uint64_t breaker_shown; /* when the control page last said that it is held open */
+        uint64_t held_since; /* CLOCK_REALTIME */
 };
-#define MANUAL_RETRY_NS (60 * NS_PER_S) /* what those are told who ask when to try again */
 
 struct counters {
         uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
                 last_success_time, last_lease_time;
+        uint64_t wanting; /* refused because every place is taken: not because dials fail, or take long */
 };
 
 struct database {
@@ -57,10 +58,14 @@ struct database {
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake;        /* at pool_wakeup(), or earlier */
-        uint64_t wake_at;         /* TIME_NEVER: it is not set */
-        uint64_t published_epoch; /* of the breaker, in the control page */
-        bool ask_role;            /* the next check asks whose server it is */
+        struct event wake;           /* at pool_wakeup(), or earlier */
+        uint64_t wake_at;            /* TIME_NEVER: it is not set */
+        uint64_t published_epoch;    /* of the breaker, in the control page */
+        uint64_t held_until;         /* HELD: when to say so again */
+        enum lessor_trouble trouble; /* what kind of failure the last dial or check was; _NONE after a success */
+        struct pressure pressure;
+        struct dial_meter dial_meter;
+        bool ask_role; /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
         struct manual manual;
@@ -86,7 +91,6 @@ void dialling_closed(struct link *link);
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size); /* as it is told to workers */
 uint64_t dialling_retry_after(const struct database *db, uint64_t now);
 void dialling_publish(struct database *db); /* the breaker, into the control page, if it has changed */
-void dialling_show(struct database *db);    /* likewise, in any case */
 
 /* reconfigure.c: where it dials, and as whom; copies, so that a reload may free what they came from. 0; -ENOMEM. */
 int reconfigure_target(struct database *db, const struct config_database *config);
@@ -101,7 +105,7 @@ void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
 void dialling_done(struct connection *c, const struct dial_result *result);
 
 /* manual.c: what an operator has ordered, in the figures. */
-void manual_show(struct database *db, struct lessor_status_database *ret, uint64_t now);
+void manual_show(const struct database *db, struct lessor_status_database *ret);
 
 /* learn.c: the server's own list of commands. */
 void learn_wanted(struct database *db);

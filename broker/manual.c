@@ -97,11 +97,10 @@ static void reconnect(struct database *db, struct lessor_admin_answer *a) {
 
 static void breaker_open(struct database *db, const struct lessor_admin_request *r, const struct ucred *who,
                          struct lessor_admin_answer *a) {
-        uint64_t now = clock_now();
         unsigned waiting = db->pool.waiting;
         sign(db->manual.breaker, sizeof(db->manual.breaker), "opened", who, r->why);
-        pool_open_breaker(&db->pool, now);
-        database_pump(db, now);
+        if (!database_breaker_open(db))
+                say(a, "it was so already: ");
         unsigned held = held_count(db);
         a->concerned = waiting;
         say(a,
@@ -113,12 +112,10 @@ static void breaker_open(struct database *db, const struct lessor_admin_request 
 static void breaker_close(struct database *db, bool forget, struct lessor_admin_answer *a) {
         static const char *const was[] = {
                 [BREAKER_CLOSED] = "closed", [BREAKER_OPEN] = "open", [BREAKER_HALF_OPEN] = "half-open"};
-        uint64_t now = clock_now();
         const char *before = was[db->pool.breaker.state];
         unsigned failures = db->pool.breaker.failures;
-        pool_close_breaker(&db->pool, forget);
+        (void)(forget ? database_breaker_reset(db) : database_breaker_close(db));
         db->manual.breaker[0] = '\0';
-        database_pump(db, now);
         a->concerned = failures;
         say(a, "the circuit breaker of `%s` is closed (it was %s, after %u failure%s); %s", name_of(db), before,
             failures, plural(failures),
@@ -195,7 +192,7 @@ void database_administer(struct database *db, const struct lessor_admin_request 
 
 /* ---- as it is shown ------------------------------------------------------------------------------------------------ */
 
-void manual_show(struct database *db, struct lessor_status_database *r, uint64_t now) {
+void manual_show(const struct database *db, struct lessor_status_database *r) {
         const struct manual *m = &db->manual;
         r->paused_at = m->held_since;
         r->paused = (uint64_t)db->pool.hold;
@@ -206,10 +203,6 @@ void manual_show(struct database *db, struct lessor_status_database *r, uint64_t
                         r->health = LESSOR_HEALTH_DEGRADED;
                 snprintf(r->reason, sizeof(r->reason), "%s", m->held);
         }
-        if (!db->pool.breaker.held)
-                return;
-        snprintf(r->reason, sizeof(r->reason), "circuit breaker %s", m->breaker);
-        /* Workers believe the control page until some time after the next probe: there is none. */
-        if (now >= m->breaker_shown + MANUAL_RETRY_NS / 2)
-                dialling_show(db);
+        if (db->pool.breaker.held)
+                snprintf(r->reason, sizeof(r->reason), "circuit breaker %s", m->breaker);
 }

@@ -71,6 +71,10 @@ static void do_errand(struct database *db, struct tenant *tenant, const union wi
         case LESSOR_MSG_LEASE:
         case LESSOR_MSG_GRANT:
         case LESSOR_MSG_ERROR:
+        case LESSOR_MSG_LANE:
+        case LESSOR_MSG_LANE_OPENED:
+        case LESSOR_MSG_LANE_REPLY:
+        case LESSOR_MSG_LANE_WAKE:
                 break;
         }
 }
@@ -383,6 +387,10 @@ static const char *on_report(struct peer *peer, const struct lessor_msg_report *
         return forward(peer, msg->database, msg, sizeof(*msg));
 }
 
+static const char *on_lane(struct peer *peer, const struct lessor_msg_lane *msg) {
+        return "a lane without LESSOR_FEATURE_LANES";
+}
+
 /* ---- the end ---------------------------------------------------------------------------------------------------- */
 
 static void tell_database(struct session *s, struct database *db, struct tenant *tenant) {
@@ -429,6 +437,7 @@ static const struct peer_ops ops = {.attach = on_attach,
                                     .cancel = on_cancel,
                                     .giveback = on_giveback,
                                     .report = on_report,
+                                    .lane = on_lane,
                                     .ended = on_ended};
 
 static void turn_away(int fd, int outcome, const char *text) {

@@ -26,6 +26,7 @@ static const char *const outcome_texts[] = {
         [LESSOR_E_CANCELLED] = "cancelled",
         [LESSOR_E_LIMIT] = "limit reached",
         [LESSOR_E_VERSION] = "no common protocol version",
+        [LESSOR_E_NEEDS_LEASE] = "needs a lease",
 };
 
 const char *lessor_outcome_text(int code) {

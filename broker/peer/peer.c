@@ -226,6 +226,11 @@ static const char *handle(struct peer *peer, const union wire_message *message, 
                 return peer->ops->giveback(peer, &message->giveback);
         case LESSOR_MSG_REPORT:
                 return peer->ops->report(peer, &message->report);
+        case LESSOR_MSG_LANE:
+                return peer->ops->lane(peer, &message->lane);
+        case LESSOR_MSG_LANE_OPENED:
+        case LESSOR_MSG_LANE_REPLY:
+        case LESSOR_MSG_LANE_WAKE:
         case LESSOR_MSG_ATTACHED:
         case LESSOR_MSG_DATABASE:
         case LESSOR_MSG_GRANT:

@@ -31,6 +31,7 @@ struct peer_ops {
         const char *(*cancel)(struct peer *peer, const struct lessor_msg_cancel *msg);
         const char *(*giveback)(struct peer *peer, const struct lessor_msg_return *msg);
         const char *(*report)(struct peer *peer, const struct lessor_msg_report *msg);
+        const char *(*lane)(struct peer *peer, const struct lessor_msg_lane *msg);
         void (*ended)(struct peer *peer, const char *why);
 };
 

@@ -35,12 +35,17 @@ void pool_adjust(struct pool *pool, const struct pool_limits *limits, uint64_t n
         pool->draining = true;
 }
 
-void pool_turn(struct pool *pool, uint64_t now) {
-        if (!pool->breaker.held) /* who opened it by hand closes it */
-                breaker_reset(&pool->breaker);
+void pool_forgive(struct pool *pool) {
         backoff_succeed(&pool->backoff);
         pool->trouble = pool->refusal = 0;
+        pool->giving_up = 0;
         pool->next_dial = pool->loading_since = 0;
+}
+
+void pool_turn(struct pool *pool, uint64_t now) {
+        if (!pool->breaker.held) /* what an administrator has opened stays so, whatever the server */
+                breaker_reset(&pool->breaker);
+        pool_forgive(pool);
         pool->replica = pool->suspicious = false;
         pool_outdate(pool, now);
 }
@@ -70,19 +75,4 @@ void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now) {
         if (hold == POOL_DRAINED)
                 pool_outdate(pool, now);
         pool->upkeep.due = now; /* what fell due meanwhile */
-}
-
-void pool_open_breaker(struct pool *pool, uint64_t now) { breaker_hold(&pool->breaker, now); }
-
-void pool_close_breaker(struct pool *pool, bool forget) {
-        breaker_reset(&pool->breaker);
-        pool->next_dial = 0;
-        pool->giving_up = 0;
-        pool->refusal = 0;
-        if (!forget)
-                return;
-        backoff_succeed(&pool->backoff);
-        pool->trouble = 0;
-        pool->loading_since = 0;
-        pool->suspicious = pool->replica = false;
 }

@@ -212,6 +212,8 @@ void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check res
  * is free or parked, or as it comes back.
  */
 void pool_adjust(struct pool *pool, const struct pool_limits *limits, uint64_t now);
+/* What was learnt from dials that failed is forgotten: the next one comes as soon as it is worth having. */
+void pool_forgive(struct pool *pool);
 /* Another server: what was learnt of the old one is forgotten, and its connections are outdated. */
 void pool_turn(struct pool *pool, uint64_t now);
 void pool_dial_dropped(struct pool *pool, struct pool_conn *conn, uint64_t now); /* the owner has given it up */
@@ -233,9 +235,6 @@ void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
 void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
-void pool_open_breaker(struct pool *pool, uint64_t now); /* until it is closed by hand */
-/* Whoever waits is dialled for at once. forget: whatever was learnt of the server, too, the backoff and its troubles. */
-void pool_close_breaker(struct pool *pool, bool forget);
 
 /* The next thing to do; POOL_NOTHING when there is none before pool_wakeup(). */
 struct pool_action pool_next(struct pool *pool, uint64_t now);
@@ -244,5 +243,8 @@ uint64_t pool_wakeup(const struct pool *pool);
 
 static inline unsigned pool_open(const struct pool *pool) { return pool->places - pool->count[CONN_VACANT]; }
 
-/* Health, and why it is not better, from what the pool knows. reason: LESSOR_STATUS_TEXT_SIZE bytes. */
-enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason);
+/*
+ * Health, and why it is not better, from what the pool knows; strain: what pressure_of() says. reason:
+ * LESSOR_STATUS_TEXT_SIZE bytes.
+ */
+enum lessor_health pool_health(const struct pool *pool, const char *last_error, const char *strain, char *reason);

@@ -20,6 +20,7 @@
  *                             answer is on the way already
  *     RETURN lease         -> nothing
  *     REPORT lease         -> nothing
+ *     LANE thread          -> LANE_OPENED (with two fds) | ERROR
  *
  * An answer carries the `request` number of its question; a worker chooses the numbers, unique among those it has open
  * (whoever uses one twice cannot tell the answers apart) and not 0. Answers may overtake each other. A message that is
@@ -46,6 +47,14 @@
  * the session lives; the worker keeps the fd under it, until a GRANT says another one for this word, or names the word
  * in `forget`. A lease whose word is WANTED, or that is not clean, is given back by RETURN; so is one that the broker has
  * ended meanwhile (the word is VACANT): that RETURN changes nothing, it tells the broker that the fd is no longer in use.
+ *
+ * LANES. With LESSOR_FEATURE_LANES a worker may hand single commands to the broker, which pipelines all workers' over few
+ * connections of its own. LANE asks, once a session, for the lane to the data thread that owns the database; the answer
+ * carries [0] its memory, to be mapped read-write, and [1] its doorbell, an eventfd to write 1 to (never to be read).
+ * Layout and order of accesses stand in libclient/base/lane.h. A reply that is larger than the lane's whole reply area comes by
+ * LANE_REPLY, a sealed memfd, before or after its completion, which is marked. Whoever waits with LANE_WAITING_MESSAGE is
+ * woken by LANE_WAKE: for event loops, which watch the socket. What cannot go by lane is refused with
+ * LESSOR_E_NEEDS_LEASE, and was not sent.
  *
  * MEMORY. With LESSOR_FEATURE_SEGMENT, ATTACHED carries two fds: [0] the control page, mapped read-only, the same for
  * all sessions and written by the broker alone; [1] the session segment, mapped read-write, shared by this session and
@@ -76,6 +85,7 @@ extern "C" {
 /* Features of version 1. */
 #define LESSOR_FEATURE_SEGMENT (UINT64_C(1) << 0) /* control page and session segment, as fds of ATTACHED */
 #define LESSOR_FEATURE_WORDS (UINT64_C(1) << 1)   /* leases with a word in the segment; needs LESSOR_FEATURE_SEGMENT */
+#define LESSOR_FEATURE_LANES (UINT64_C(1) << 2)   /* LANE; needs LESSOR_FEATURE_SEGMENT */
 
 enum lessor_message {
         LESSOR_MSG_ATTACH = 1,   /* worker -> broker, 1 fd: pidfd */
@@ -88,6 +98,10 @@ enum lessor_message {
         LESSOR_MSG_CANCEL = 8,
         LESSOR_MSG_RETURN = 9,
         LESSOR_MSG_REPORT = 10,
+        LESSOR_MSG_LANE = 11,        /* with LESSOR_FEATURE_LANES, and likewise below */
+        LESSOR_MSG_LANE_OPENED = 12, /* broker -> worker, 2 fds: the lane's memory, its doorbell */
+        LESSOR_MSG_LANE_REPLY = 13,  /* broker -> worker, 1 fd: the reply */
+        LESSOR_MSG_LANE_WAKE = 14,   /* broker -> worker */
 };
 
 struct lessor_msg_header {
@@ -208,6 +222,33 @@ struct lessor_msg_report {
         int32_t error; /* errno, or 0 */
 };
 
+struct lessor_msg_lane {
+        struct lessor_msg_header header;
+        uint32_t thread; /* of a database, as its entry in the control page says */
+        uint32_t reserved;
+};
+
+struct lessor_msg_lane_opened {
+        struct lessor_msg_header header;
+        uint32_t thread;
+        uint32_t reserved; /* 0 */
+        uint64_t size;     /* bytes of the lane's memory */
+};
+
+struct lessor_msg_lane_reply {
+        struct lessor_msg_header header; /* request: 0 */
+        uint32_t thread;
+        uint32_t reserved; /* 0 */
+        uint64_t tag;      /* of the submission whose completion says LANE_REPLY_APART */
+        uint64_t size;     /* bytes of the reply, from the fd's beginning */
+};
+
+struct lessor_msg_lane_wake {
+        struct lessor_msg_header header; /* request: 0 */
+        uint32_t thread;
+        uint32_t reserved; /* 0 */
+};
+
 /* ---- the control page: written by the broker alone ------------------------------------------------------------- */
 
 #define LESSOR_CONTROL_MAGIC UINT64_C(0x4c4553534f524350) /* "LESSORCP" as a big-endian number */
@@ -231,18 +272,26 @@ enum lessor_breaker {
 };
 #define LESSOR_BREAKER_TEXT_SIZE LESSOR_TEXT_SIZE
 
+/* How single commands go best at this time: an advice, which changes with the load. */
+enum lessor_path {
+        LESSOR_PATH_LEASE = 0,  /* by lease: there are no lanes to this database */
+        LESSOR_PATH_DIRECT = 1, /* few callers are active: by lease */
+        LESSOR_PATH_LANE = 2,   /* many are: by lane what may go there */
+};
+
 /* One database. `state` is stored with release after every other field; load it with acquire before you read them. */
 struct lessor_control_database {
         uint32_t state; /* enum lessor_control_state */
         uint32_t max_connections;
         uint64_t wait_timeout_ns;
         uint64_t socket_timeout_ns;
-        uint32_t max_pinned; /* 0: pinned leases are leases like others */
-        uint32_t reserved2;
+        uint32_t max_pinned;       /* 0: pinned leases are leases like others */
+        uint32_t thread;           /* the data thread that owns it: by which lane its commands go */
         uint64_t breaker;          /* enum lessor_breaker, see there */
         uint64_t breaker_retry_ns; /* CLOCK_MONOTONIC: of the next probe */
         uint64_t breaker_length;   /* of breaker_text */
-        uint64_t reserved[1];
+        uint32_t path;             /* enum lessor_path; relaxed */
+        uint32_t reserved;
         char name[LESSOR_NAME_SIZE];
         char breaker_text[LESSOR_BREAKER_TEXT_SIZE]; /* the server's own error, ended by a NUL */
 };
@@ -260,6 +309,14 @@ struct lessor_control_commands {
         char names[LESSOR_COMMANDS_SIZE];
 };
 
+#define LESSOR_THREADS_MAX 64U
+
+/* A data thread's bell: 1 while it sleeps, or is about to, and must be rung to look at its lanes. */
+struct lessor_control_bell {
+        uint32_t armed;
+        uint32_t reserved[15]; /* a cache line of its own */
+};
+
 struct lessor_control {
         uint64_t magic;
         uint32_t version;
@@ -267,9 +324,12 @@ struct lessor_control {
         uint32_t databases;       /* entries ever used; grows; load with acquire */
         uint32_t commands_offset; /* of commands[0] from the page's start; 0: there are none */
         uint64_t instance;        /* as in ATTACHED */
-        uint64_t reserved2[4];
+        uint32_t bells_offset;    /* of bells[0] from the page's start; 0: there are none */
+        uint32_t reserved1;
+        uint64_t reserved2[3];
         struct lessor_control_database database[LESSOR_DATABASES_MAX];
         struct lessor_control_commands commands[LESSOR_DATABASES_MAX];
+        struct lessor_control_bell bells[LESSOR_THREADS_MAX];
 };
 
 /* ---- the session segment: written by one worker and the broker; evidence, never authority ---------------------- */
@@ -302,7 +362,7 @@ struct lessor_segment {
         uint64_t session;         /* as in ATTACHED */
         uint64_t instance;
         uint64_t words_offset; /* of struct lessor_slot [words]; 0: not offered */
-        uint64_t lanes_offset; /* room for lanes; 0: not offered */
+        uint64_t reserved1;    /* 0 */
         uint32_t words;
         uint32_t tickets_offset; /* of struct lessor_ticket [LESSOR_TICKETS]; 0: not offered */
         uint32_t sites_offset; /* of char site[LESSOR_SITES][LESSOR_SITE_SIZE], written by the worker; 0: not offered */

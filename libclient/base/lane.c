@@ -200,7 +200,7 @@ enum lane_waiting lane_wake(struct lane_broker *b) {
         /* Both sequentially consistent, pair with lane_wait(): who does not see `done` move is seen to wait. */
         atomic_store_explicit(&b->map->done, ++b->done, memory_order_seq_cst);
         waiting = atomic_load_explicit(&b->map->waiting, memory_order_seq_cst);
-        return waiting == LANE_WAITING_FUTEX || waiting == LANE_WAITING_EVENTFD ? (enum lane_waiting)waiting
+        return waiting == LANE_WAITING_FUTEX || waiting == LANE_WAITING_MESSAGE ? (enum lane_waiting)waiting
                                                                                 : LANE_WAITING_NOT;
 }
 

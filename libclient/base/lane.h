@@ -27,7 +27,9 @@
  *      the worker    lane_wait(), which looks at `done`        <->  the broker    lane_wake(), which looks at `waiting`
  *      the broker    is `starved` of reply space, looks again  <->  the worker    lane_release(), which looks at `starved`
  *
- * The bell is one for all lanes of a data thread; it lies in the control page, where only the broker writes. None of these functions
+ * The bell is one for all lanes of a data thread; it lies in the control page, where only the broker writes. Lanes that
+ * are seldom used have one of their own besides, `quiet`, so that the many need not be looked at: it is armed, and rung, in the
+ * same manner. None of these functions
  * waits, loops for longer than the ring is, or makes a system call: the caller rings and wakes when told to.
  *
  * To the broker all bytes here are a hostile worker's: each is read once, into memory of its own, and checked there;
@@ -79,7 +81,7 @@ struct lessor_completion {
 };
 _Static_assert(sizeof(struct lessor_completion) == 32, "two in a cache line");
 
-enum lane_waiting { LANE_WAITING_NOT = 0, LANE_WAITING_FUTEX = 1, LANE_WAITING_EVENTFD = 2 };
+enum lane_waiting { LANE_WAITING_NOT = 0, LANE_WAITING_FUTEX = 1, LANE_WAITING_MESSAGE = 2 };
 
 struct lessor_lane {
         /* Written by the broker, before the worker knows of it. Offsets are the lane's own. */
@@ -96,6 +98,7 @@ struct lessor_lane {
         _Alignas(64) lessor_atomic64 taken; /* submissions below this position are copied, or cancelled */
         lessor_atomic32 done;               /* the futex word: moves on with completions */
         lessor_atomic32 starved;            /* replies wait for room: ring when there is some */
+        lessor_atomic32 quiet;              /* the broker looks at this lane only when it is rung */
 };
 _Static_assert(sizeof(struct lessor_lane) == 192, "three cache lines: nobody's, the worker's, the broker's");
 _Static_assert(offsetof(struct lessor_lane, reaped) == 64 && offsetof(struct lessor_lane, taken) == 128 &&
@@ -165,7 +168,7 @@ enum lane_complete {
 };
 /* For each taken submission once, in any order. */
 enum lane_complete lane_complete(struct lane_broker *b, const struct lane_answer *answer);
-/* After completions, once for all of them: is somebody to be woken, and how? One waiter on lane_futex(), or the eventfd. */
+/* After completions, once for all of them: is somebody to be woken, and how? One waiter on lane_futex(), or the session. */
 enum lane_waiting lane_wake(struct lane_broker *b);
 static inline uint32_t lane_unanswered(const struct lane_broker *b) { return b->unanswered; }
 
@@ -178,7 +181,7 @@ static inline void lane_arm(lessor_atomic32 *bell) {
 }
 /* The broker, when it is awake. */
 static inline void lane_disarm(lessor_atomic32 *bell) { atomic_store_explicit(bell, 0, memory_order_relaxed); }
-/* The worker, after it has submitted one or several. True: write to the session's doorbell. */
+/* The worker, after it has submitted one or several, of either bell. True: write to the lane's doorbell. */
 static inline bool lane_must_ring(const lessor_atomic32 *bell) {
         /* Sequentially consistent, pairs with lane_arm(): it comes after the store of the submission. */
         return atomic_load_explicit(bell, memory_order_seq_cst) != 0;
@@ -226,7 +229,7 @@ enum lane_reap lane_reap(struct lane_worker *w, struct lane_answer *ret);
 bool lane_release(struct lane_worker *w);
 
 /*
- * One thread at a time says how it wants to be woken, when lane_reap() has nothing. True: wait, on the eventfd or by
+ * One thread at a time says how it wants to be woken, when lane_reap() has nothing. True: wait, for LANE_WAKE or by
  * FUTEX_WAIT (not private) on lane_futex() for *ret_value. False: there is something by now, or bad. Afterwards lane_awake().
  */
 bool lane_wait(struct lane_worker *w, enum lane_waiting how, uint32_t *ret_value);

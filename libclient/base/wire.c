@@ -45,7 +45,8 @@ static const struct wire_rule wire_rules[] = {
                                  .from = WIRE_FROM_BROKER,
                                  .request = REQUEST_SOME,
                                  .fds = FDS_ATTACHED,
-                                 FLAGS(lessor_msg_attached, features, LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS)},
+                                 FLAGS(lessor_msg_attached, features,
+                                       LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES)},
         [LESSOR_MSG_LOOKUP] = {.size = sizeof(struct lessor_msg_lookup),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_SOME,
@@ -84,6 +85,24 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_REPORT] = {.size = sizeof(struct lessor_msg_report),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_NONE},
+        [LESSOR_MSG_LANE] = {.size = sizeof(struct lessor_msg_lane),
+                             .from = WIRE_FROM_WORKER,
+                             .request = REQUEST_SOME,
+                             RESERVED(lessor_msg_lane, reserved)},
+        [LESSOR_MSG_LANE_OPENED] = {.size = sizeof(struct lessor_msg_lane_opened),
+                                    .from = WIRE_FROM_BROKER,
+                                    .request = REQUEST_SOME,
+                                    .fds = 2,
+                                    RESERVED(lessor_msg_lane_opened, reserved)},
+        [LESSOR_MSG_LANE_REPLY] = {.size = sizeof(struct lessor_msg_lane_reply),
+                                   .from = WIRE_FROM_BROKER,
+                                   .request = REQUEST_NONE,
+                                   .fds = 1,
+                                   RESERVED(lessor_msg_lane_reply, reserved)},
+        [LESSOR_MSG_LANE_WAKE] = {.size = sizeof(struct lessor_msg_lane_wake),
+                                  .from = WIRE_FROM_BROKER,
+                                  .request = REQUEST_NONE,
+                                  RESERVED(lessor_msg_lane_wake, reserved)},
 };
 
 /* The layout is the protocol: no padding may creep in, on any machine. */
@@ -98,6 +117,10 @@ _Static_assert(sizeof(struct lessor_msg_error) == 16 + 16 + LESSOR_TEXT_SIZE, "l
 _Static_assert(sizeof(struct lessor_msg_cancel) == 16 + 8, "layout");
 _Static_assert(sizeof(struct lessor_msg_return) == 16 + 48, "layout");
 _Static_assert(sizeof(struct lessor_msg_report) == 16 + 32, "layout");
+_Static_assert(sizeof(struct lessor_msg_lane) == 16 + 8, "layout");
+_Static_assert(sizeof(struct lessor_msg_lane_opened) == 16 + 16, "layout");
+_Static_assert(sizeof(struct lessor_msg_lane_reply) == 16 + 24, "layout");
+_Static_assert(sizeof(struct lessor_msg_lane_wake) == 16 + 8, "layout");
 
 static const struct wire_rule *wire_rule(unsigned type) {
         return type < ARRAY_SIZE(wire_rules) && wire_rules[type].size > 0 ? &wire_rules[type] : NULL;
@@ -144,6 +167,8 @@ static const char *wire_check_attached(const struct lessor_msg_attached *attache
         bool segment = attached->features & LESSOR_FEATURE_SEGMENT;
         if (!segment && attached->features & LESSOR_FEATURE_WORDS)
                 return "words without a segment";
+        if (!segment && attached->features & LESSOR_FEATURE_LANES)
+                return "lanes without a segment";
         if (segment != (attached->control_size > 0) || segment != (attached->segment_size > 0))
                 return "the sizes of the shared memory do not match the features";
         return NULL;
@@ -171,7 +196,13 @@ static const char *wire_check_fields(const union wire_message *message) {
         case LESSOR_MSG_GRANT:
         case LESSOR_MSG_CANCEL:
         case LESSOR_MSG_RETURN:
+        case LESSOR_MSG_LANE_WAKE:
+        case LESSOR_MSG_LANE_REPLY:
                 return NULL;
+        case LESSOR_MSG_LANE:
+                return message->lane.thread >= LESSOR_THREADS_MAX ? "a thread that cannot exist" : NULL;
+        case LESSOR_MSG_LANE_OPENED:
+                return message->lane_opened.size == 0 ? "a lane of no size" : NULL;
         }
         return NULL;
 }

@@ -25,6 +25,10 @@ union wire_message {
         struct lessor_msg_cancel cancel;
         struct lessor_msg_return giveback;
         struct lessor_msg_report report;
+        struct lessor_msg_lane lane;
+        struct lessor_msg_lane_opened lane_opened;
+        struct lessor_msg_lane_reply lane_reply;
+        struct lessor_msg_lane_wake lane_wake;
 };
 
 #define WIRE_FDS_MAX 4U /* more than any message carries: what the receiver makes room for */

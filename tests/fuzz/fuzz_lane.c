@@ -144,7 +144,7 @@ static void step(struct run *r) {
                 break;
         default:
                 lane_wait(&r->worker, take_byte(r) % 3, &value);
-                promise((unsigned)lane_wake(&r->broker) <= LANE_WAITING_EVENTFD);
+                promise((unsigned)lane_wake(&r->broker) <= LANE_WAITING_MESSAGE);
         }
 }
 

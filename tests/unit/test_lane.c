@@ -288,9 +288,9 @@ TEST(lane, who_waits_is_woken_as_he_wishes_and_once_for_many_completions) {
                 check_eq(lane_reap(&p.worker, &a), LANE_REAP_DONE);
                 lane_release(&p.worker);
         }
-        check(lane_wait(&p.worker, LANE_WAITING_EVENTFD, &value));
+        check(lane_wait(&p.worker, LANE_WAITING_MESSAGE, &value));
         complete(&p, 3, "y");
-        check_eq(lane_wake(&p.broker), LANE_WAITING_EVENTFD);
+        check_eq(lane_wake(&p.broker), LANE_WAITING_MESSAGE);
         pair_close(&p);
 }
 

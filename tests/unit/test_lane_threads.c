@@ -205,7 +205,7 @@ static void serve_all(struct stress *s, bool *ret_busy) {
                 how = lane_wake(&e->broker);
                 if (how == LANE_WAITING_FUTEX)
                         syscall(SYS_futex, &e->broker.map->done, FUTEX_WAKE, 1, NULL, NULL, 0);
-                else if (how == LANE_WAITING_EVENTFD)
+                else if (how == LANE_WAITING_MESSAGE)
                         ring(e->event);
         }
 }
@@ -244,7 +244,7 @@ TEST_WITH(lane_threads, nobody_who_sleeps_is_forgotten_and_no_byte_is_mixed_up, 
                 check(lane_worker_init(&e->worker, memory, size));
                 e->stress = &s;
                 e->event = eventfd(0, EFD_CLOEXEC);
-                e->how = i == 0 ? LANE_WAITING_EVENTFD : LANE_WAITING_FUTEX;
+                e->how = i == 0 ? LANE_WAITING_MESSAGE : LANE_WAITING_FUTEX;
         }
         check_eq(pthread_create(&broker, NULL, run_broker, &s), 0);
         for (unsigned i = 0; i < LANES; i++)
