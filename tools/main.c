@@ -9,7 +9,7 @@
 #include "cli.h"
 #include "nearest.h"
 
-static const struct command *const commands[] = {&command_stat,   &command_health,   &command_leases,
+static const struct command *const commands[] = {&command_stat,   &command_health,   &command_leases, &command_metrics,
                                                  &command_reload, &command_shutdown, &command_bench};
 
 static const struct command *find(const char *name) {
