@@ -36,8 +36,8 @@ const char *model_health_text(uint64_t health) {
 }
 
 const char *model_connection_text(uint32_t state) {
-        static const char *const texts[] = {"vacant",    "dialling", "free",     "held",
-                                            "resetting", "closing",  "checking", "parked"};
+        static const char *const texts[] = {"vacant",  "dialling", "free", "held",  "resetting",
+                                            "closing", "checking", "lane", "parked"};
         return state < sizeof(texts) / sizeof(texts[0]) ? texts[state] : "other";
 }
 
@@ -46,8 +46,19 @@ const char *model_breaker_text(uint64_t state) {
         return state < sizeof(texts) / sizeof(texts[0]) ? texts[state] : "unknown";
 }
 
+static const char *path_text(uint64_t path) {
+        static const char *const texts[] = {"lease", "direct", "lane"};
+        return path < sizeof(texts) / sizeof(texts[0]) ? texts[path] : "unknown";
+}
+
 const char *model_state_text(const char *field, uint64_t value) {
-        return strcmp(field, "breaker_state") == 0 ? model_breaker_text(value) : model_health_text(value);
+        if (strcmp(field, "breaker_state") == 0)
+                return model_breaker_text(value);
+        if (strcmp(field, "path") == 0)
+                return path_text(value);
+        if (strcmp(field, "trouble") == 0)
+                return lessor_trouble_word(value);
+        return strcmp(field, "health") == 0 ? model_health_text(value) : NULL;
 }
 
 void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret) {

@@ -52,7 +52,7 @@ bool model_chosen(const struct model_lease *l, const char *database, const char 
 const char *model_health_text(uint64_t health);
 const char *model_connection_text(uint32_t state);
 const char *model_breaker_text(uint64_t state);
-const char *model_state_text(const char *field, uint64_t value); /* of a field whose unit is ENUM */
+const char *model_state_text(const char *field, uint64_t value); /* of unit ENUM; NULL: not known here */
 
 uint64_t model_operations(const struct lessor_status_database *d);
 double model_success_rate(uint64_t ok, uint64_t failed); /* 0..100; 100 when nothing ran */

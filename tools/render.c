@@ -58,8 +58,10 @@ static void reason_lines(FILE *out, const struct model *m) {
                 const struct lessor_status_database *d = &m->databases[i];
                 if (d->health == LESSOR_HEALTH_UNUSED || d->health == LESSOR_HEALTH_HEALTHY)
                         continue;
-                fprintf(out, "%s is %s: %s", clean(d->name).s, model_health_text(d->health),
-                        d->reason[0] ? clean(d->reason).s : "no reason given");
+                fprintf(out, "%s is %s", clean(d->name).s, model_health_text(d->health));
+                if (d->trouble != LESSOR_TROUBLE_NONE)
+                        fprintf(out, " (%s)", lessor_trouble_word(d->trouble));
+                fprintf(out, ": %s", d->reason[0] ? clean(d->reason).s : "no reason given");
                 if (d->last_error[0] && strcmp(d->last_error, d->reason) != 0)
                         fprintf(out, " (last error, %s: %s)", format_ago(m->wall, d->last_error_time).s,
                                 clean(d->last_error).s);
@@ -139,7 +141,7 @@ static struct text field_text(const struct model *m, const struct lessor_status_
                 return format_ago(m->wall, value);
         if (f->unit == FIELD_NS)
                 return format_duration(value);
-        if (f->unit != FIELD_ENUM)
+        if (f->unit != FIELD_ENUM || !model_state_text(f->name, value))
                 return format_count(value);
         snprintf(t.s, sizeof(t.s), "%s", model_state_text(f->name, value));
         return t;
