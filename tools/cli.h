@@ -17,7 +17,7 @@ struct command {
         int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the command's name */
 };
 
-extern const struct command command_stat, command_health, command_leases, command_metrics, command_reload,
+extern const struct command command_top, command_stat, command_health, command_leases, command_metrics, command_reload,
         command_shutdown, command_bench;
 
 /* Says what is wrong and where to read on, on standard error. Returns EXIT_USAGE. */

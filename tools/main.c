@@ -9,8 +9,8 @@
 #include "cli.h"
 #include "nearest.h"
 
-static const struct command *const commands[] = {&command_stat,   &command_health,   &command_leases, &command_metrics,
-                                                 &command_reload, &command_shutdown, &command_bench};
+static const struct command *const commands[] = {&command_top,     &command_stat,   &command_health,   &command_leases,
+                                                 &command_metrics, &command_reload, &command_shutdown, &command_bench};
 
 static const struct command *find(const char *name) {
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
