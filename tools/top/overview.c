@@ -146,7 +146,8 @@ static void connections_line(struct grid *g, unsigned row, const struct lessor_s
 static void breaker_line(struct grid *g, unsigned row, const struct model *m, const struct lessor_status_database *d) {
         unsigned at = grid_print(g, row, 1, GRID_PLAIN, "breaker      %s", model_breaker_text(d->breaker_state));
         if (d->breaker_state && d->breaker_opened_at)
-                at = grid_print(g, row, at, GRID_PLAIN, " since %s", format_duration(time_left(d->breaker_opened_at, m->wall)).s);
+                at = grid_print(g, row, at, GRID_PLAIN, " since %s",
+                                format_duration(time_left(d->breaker_opened_at, m->wall)).s);
         if (d->breaker_retry_at > m->wall)
                 at = grid_print(g, row, at, GRID_WARN, ", next probe in %s",
                                 format_duration(d->breaker_retry_at - m->wall).s);
