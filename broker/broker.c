@@ -174,7 +174,10 @@ static int make_databases(struct broker *b) {
 static int make_listener(struct broker *b) {
         struct instance_socket s = {
                 .path = b->config->socket, .mode = (mode_t)b->config->socket_mode, .group = b->config->socket_gid};
-        b->listener = instance_listen(&s);
+        b->listener = service_take_listener(s.path);
+        b->activated = b->listener >= 0;
+        if (b->listener == -1)
+                b->listener = instance_listen(&s);
         if (b->listener < 0)
                 return b->listener;
         struct event_base *base = b->threads[0].loop.base;
@@ -192,6 +195,7 @@ static int make_control(struct broker *b) {
                                           .first_connection = b->first_connection,
                                           .n_connections = b->n_connections,
                                           .segment = b->segment,
+                                          .service = &b->service,
                                           .reload = reload_begin,
                                           .userdata = b};
         return control_new(&b->control_loop, &options, &b->control);
@@ -231,6 +235,7 @@ int broker_new(const struct config *config, const struct broker_loader *loader, 
         b->config = b->current = config;
         b->loader = *loader;
         b->generation = clock_wall();
+        service_init(&b->service);
         b->lock = b->listener = b->page.fd = -1;
         b->connection_capacity = BROKER_SPARE_CONNECTIONS;
         for (unsigned i = 0; i < config->n_databases; i++)
@@ -288,7 +293,9 @@ int broker_run(struct broker *b) {
                 log_info("broker: ready instance=%s socket=%s databases=%u max_connections=%u threads=%u",
                          b->config->instance, b->config->socket, b->config->n_databases,
                          (unsigned)config_connections(b->config), b->config->threads);
+                service_ready(&b->service);
                 event_base_dispatch(b->control_loop.base);
+                service_stopping(&b->service);
         } else {
                 log_error("broker: cannot start a thread: %s", strerror(-r));
         }
@@ -301,7 +308,9 @@ int broker_run(struct broker *b) {
 void broker_free(struct broker *b) {
         if (!b)
                 return;
-        if (b->listener >= 0)
+        if (b->listener >= 0 && b->activated)
+                fd_close(b->listener);
+        else if (b->listener >= 0)
                 instance_unlisten(b->config->socket, b->listener);
         if (b->accept)
                 event_free(b->accept);
