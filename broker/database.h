@@ -16,8 +16,9 @@
 
 struct control_page;
 struct database;
+struct lanes;
 struct peer;
-struct control_page;
+struct peer_identity;
 
 struct database_request {
         struct letter letter; /* while it travels to the owner's thread */
@@ -53,6 +54,7 @@ struct database_options {
         struct loop *loop;
         const struct database_ops *ops;
         struct control_page *page; /* where its breaker and its commands are published; borrowed */
+        struct lanes *lanes;       /* the thread's; NULL: there are none */
 };
 
 int database_new(const struct database_options *options, struct database **ret); /* 0; -ENOMEM */
@@ -76,8 +78,22 @@ int database_reconfigure(struct database *database, const struct config_database
 void database_remove(struct database *database);
 bool database_removed(const struct database *database); /* from any thread */
 
+/*
+ * An administrator's word on the circuit breaker, on the database's thread; all workers see it at once, and those who wait are
+ * answered. True: something has changed.
+ *
+ *      open    nobody is served, nothing is dialled or probed, until one of the others is said; a reload does not end it
+ *      close   whoever opened it: requests are served again, and failures counted from the beginning
+ *      reset   likewise, and what was learnt from dials that failed is forgotten: wrong credentials too are tried now,
+ *              not after retry_max
+ */
+bool database_breaker_open(struct database *database);
+bool database_breaker_close(struct database *database);
+bool database_breaker_reset(struct database *database);
+
 /* From any thread: may this worker use it? Counts a refusal. */
 bool database_allows(struct database *database, const struct peer *peer);
+bool database_admits(struct database *database, const struct peer_identity *who); /* likewise, without his socket */
 
 /* A session's tenant is made by the session, and the database's from the first request on. */
 void database_lease(struct database_request *request); /* takes the request */

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /* What the files of one database share: database.c and its neighbours, nobody else. */
+#include "advice.h"
 #include "database.h"
+#include "pipeline.h"
+#include "dial_meter.h"
+#include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
 #include "upstream/dial.h"
@@ -16,6 +20,7 @@ struct connection {
         struct reset *reset;    /* while RESETTING */
         struct lesson *lesson;  /* DIALLING: the server's list of commands is being read */
         struct link link;
+        struct pipe *pipe; /* while it is the lanes' */
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
         struct place *place; /* while leased: whose it is, and under which word */
@@ -33,6 +38,7 @@ struct account {
 struct counters {
         uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
                 last_success_time, last_lease_time;
+        uint64_t wanting; /* refused because every place is taken: not because dials fail, or take long */
 };
 
 struct database {
@@ -48,12 +54,19 @@ struct database {
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake;        /* at pool_wakeup(), or earlier */
-        uint64_t wake_at;         /* TIME_NEVER: it is not set */
-        uint64_t published_epoch; /* of the breaker, in the control page */
-        bool ask_role;            /* the next check asks whose server it is */
+        struct event wake;           /* at pool_wakeup(), or earlier */
+        uint64_t wake_at;            /* TIME_NEVER: it is not set */
+        uint64_t published_epoch;    /* of the breaker, in the control page */
+        uint64_t held_until;         /* HELD: when to say so again */
+        enum lessor_trouble trouble; /* what kind of failure the last dial or check was; _NONE after a success */
+        struct pressure pressure;
+        struct dial_meter dial_meter;
+        bool ask_role; /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
+        struct advice advice;
+        unsigned direct_busy; /* for it: leased connections that were retaken often since the last look */
+        struct pipelines pipelines;
         enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
@@ -63,6 +76,8 @@ static inline const char *name_of(const struct database *db) { return db->o.conf
 /* database.c: does what the pool wants done, until nothing is left. */
 void database_pump(struct database *db, uint64_t now);
 void database_note_error(struct database *db, const char *text);
+void database_publish_path(struct database *db);
+void database_advise(struct database *db); /* ten times a second: how single commands are to go */
 
 static inline struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
         return &db->connections[conn->slot];
@@ -93,6 +108,7 @@ void dialling_done(struct connection *c, const struct dial_result *result);
 void learn_wanted(struct database *db);
 bool learn_begin(struct connection *c, const struct dial_result *result); /* true: dialling_done() follows */
 void learn_cancel(struct connection *c);
+void learn_from(struct database *db, const struct redisReply *list); /* it was asked for the lanes */
 
 /* handover.c: what becomes of a connection that comes back. */
 enum pool_return handover_grade(struct database *db, const struct lessor_msg_return *msg);

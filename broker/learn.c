@@ -54,6 +54,7 @@ static void on_list(void *userdata, const redisReply *reply) {
         } else {
                 result.fd = fd_close(result.fd);
                 result.outcome = LESSOR_E_UPSTREAM;
+                result.trouble = LESSOR_TROUBLE_SILENT;
                 snprintf(result.text, sizeof(result.text), "no answer to COMMAND");
         }
         dialling_done(c, &result);
@@ -75,6 +76,13 @@ bool learn_begin(struct connection *c, const struct dial_result *result) {
         return true;
 }
 
+void learn_from(struct database *db, const redisReply *list) {
+        if (db->learning == LEARN_UNDERWAY || db->learning == LEARN_DONE)
+                return;
+        take_list(db, list);
+        db->learning = LEARN_DONE;
+}
+
 void learn_cancel(struct connection *c) {
         if (!c->lesson)
                 return;
@@ -82,4 +90,5 @@ void learn_cancel(struct connection *c) {
         fd_close(c->lesson->result.fd);
         free(c->lesson);
         c->lesson = NULL;
+        c->database->learning = LEARN_WANTED;
 }

@@ -81,6 +81,7 @@ static void drop_dials(struct database *db, uint64_t now) {
                         continue;
                 dial_cancel(c->dial);
                 c->dial = NULL;
+                learn_cancel(c);
                 pool_dial_dropped(&db->pool, c->conn, now);
         }
 }
@@ -105,8 +106,10 @@ int database_reconfigure(struct database *db, const struct config_database *conf
                 a->max_waiting = config->max_waiters_per_user;
         }
         pool_adjust(&db->pool, &limits, now);
-        if (other)
+        if (other) {
                 pool_turn(&db->pool, now);
+                db->trouble = LESSOR_TROUBLE_NONE;
+        }
         database_pump(db, now);
         return 0;
 }

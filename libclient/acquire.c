@@ -275,14 +275,22 @@ static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, con
 
         if (!error)
                 error = &local;
-        if (db && request->wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
-                return NULL;
         error_clear(error);
         if (!db || request->wait_ms < LESSOR_WAIT_CONFIGURED) {
                 error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
                 return NULL;
         }
+        if (is_refused(db, error))
+                return NULL;
         return take(db, request, &l, error) == 0 ? l : NULL;
+}
+
+/* First of all whether there is any use in asking: while a server is away every caller of the host comes this way. */
+static __attribute__((noinline)) lessor_lease *acquire_or_refuse(lessor_db *db, int wait_ms, const char *file, int line,
+                                                                 lessor_error *error) {
+        if (db && error && wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
+                return NULL;
+        return acquire_slowly(db, &(struct request){.wait_ms = wait_ms, .site = {.file = file, .line = line}}, error);
 }
 
 lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
@@ -290,7 +298,7 @@ lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, in
         lessor_lease *l = db && wait_ms >= LESSOR_WAIT_CONFIGURED ? warm_take_last(db, site) : NULL;
 
         if (__builtin_expect(!l, 0))
-                return acquire_slowly(db, &(struct request){.wait_ms = wait_ms, .site = site}, error);
+                return acquire_or_refuse(db, wait_ms, file, line, error);
         error_clear(error);
         return l;
 }
