@@ -121,6 +121,7 @@ void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now);
 void holders_unwant(struct database *db, struct pool_conn *conn);
 /* Looks at every word: who holds, since when, for too long? */
 void holders_watch(struct database *db, uint64_t now);
+const char *holders_program(struct tenant *t); /* his program's name, for people */
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
 /*

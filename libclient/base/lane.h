@@ -219,6 +219,8 @@ enum lane_submit {
 /* *ret_position: for lane_cancel(). */
 enum lane_submit lane_submit(struct lane_worker *w, const struct lane_request *request, const char *data,
                              uint64_t *ret_position);
+/* Would requests that end at these offsets, one behind the other, go by lane_submit(), all of them, now? */
+bool lane_has_room(struct lane_worker *w, const size_t *ends, size_t n);
 /* True: it was never sent, and no completion comes. False: the broker has it; it may run, and its completion comes. */
 bool lane_cancel(struct lane_worker *w, uint64_t position);
 
