@@ -89,7 +89,8 @@ struct session *session_unref(struct session *s) {
         } else {
                 lanes_forget(s);
         }
-        free(s->by_word);
+        warm_words_free(s);
+        free(atomic_load_explicit(&s->sites, memory_order_relaxed));
         free(s);
         return NULL;
 }

@@ -30,6 +30,12 @@ struct site {
         int line;
 };
 
+/* As it stands in the segment: added under the session's lock, read without. */
+struct session_site {
+        _Atomic(const char *) file;
+        int line;
+};
+
 /* What a caller wants of a lease. */
 struct request {
         int wait_ms; /* LESSOR_WAIT_CONFIGURED, 0, ... */
@@ -48,7 +54,7 @@ struct session {
         struct control control; /* mapped read-only */
         struct segment segment; /* mapped read-write */
         uint32_t requests_max;
-        struct lessor_lease **by_word; /* of segment.words; whose connection is kept under which word */
+        struct lessor_lease ***by_word; /* see warm.c: whose connection is kept under which word */
 
         /*
          * Not 0: there is something to be seen to, and nobody takes or parks a lease without a look at the session: it is
@@ -67,10 +73,7 @@ struct session {
         unsigned orphans; /* requests whose asker has left and whose answer is still to come */
         unsigned cold;    /* leases without a word that are held */
         uint64_t last_request;
-        struct {
-                _Atomic(const char *) file;
-                int line;
-        } sites[LESSOR_SITES]; /* as they stand in the segment: added to under the lock, read without */
+        _Atomic(struct session_site *) sites; /* LESSOR_SITES of them; NULL: none is written down yet */
         bool lanes_offered;
         struct session_lane lanes[LESSOR_THREADS_MAX]; /* see lane.h */
         _Atomic int over;           /* 0, or why the session ended; set once, readable without the lock */

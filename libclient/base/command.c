@@ -300,10 +300,13 @@ static char command_upper(char c) { return c >= 'a' && c <= 'z' ? (char)(c - 'a'
 static const struct command *command_find(const char *name, size_t len) {
         char upper[COMMAND_NAME_SIZE];
 
-        if (len >= sizeof(upper) || (len > 0 && memchr(name, 0, len)))
+        if (len >= sizeof(upper))
                 return NULL;
-        for (size_t i = 0; i < len; i++)
+        for (size_t i = 0; i < len; i++) {
+                if (name[i] == '\0')
+                        return NULL;
                 upper[i] = command_upper(name[i]);
+        }
         upper[len] = 0;
         return bsearch(upper, commands, ARRAY_SIZE(commands), sizeof(commands[0]), command_compare);
 }
