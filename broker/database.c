@@ -81,6 +81,7 @@ static void refuse_exhausted(struct database_request *request, int outcome, uint
                          request->waiter.account->leased, request->waiter.account->max_leased);
                 break;
         }
+        db->counters.wanting += pool_open(&db->pool) >= db->pool.limits.max_connections;
         snprintf(text, sizeof(text),
                  "database `%s`: no connection within %" PRIu64
                  " ms: %s, %u waiting; `lessor leases` names the holders",

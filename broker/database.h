@@ -78,6 +78,19 @@ int database_reconfigure(struct database *database, const struct config_database
 void database_remove(struct database *database);
 bool database_removed(const struct database *database); /* from any thread */
 
+/*
+ * An administrator's word on the circuit breaker, on the database's thread; all workers see it at once, and those who wait are
+ * answered. True: something has changed.
+ *
+ *      open    nobody is served, nothing is dialled or probed, until one of the others is said; a reload does not end it
+ *      close   whoever opened it: requests are served again, and failures counted from the beginning
+ *      reset   likewise, and what was learnt from dials that failed is forgotten: wrong credentials too are tried now,
+ *              not after retry_max
+ */
+bool database_breaker_open(struct database *database);
+bool database_breaker_close(struct database *database);
+bool database_breaker_reset(struct database *database);
+
 /* From any thread: may this worker use it? Counts a refusal. */
 bool database_allows(struct database *database, const struct peer *peer);
 bool database_admits(struct database *database, const struct peer_identity *who); /* likewise, without his socket */

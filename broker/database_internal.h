@@ -4,6 +4,8 @@
 #include "advice.h"
 #include "database.h"
 #include "pipeline.h"
+#include "dial_meter.h"
+#include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
 #include "upstream/dial.h"
@@ -36,6 +38,7 @@ struct account {
 struct counters {
         uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
                 last_success_time, last_lease_time;
+        uint64_t wanting; /* refused because every place is taken: not because dials fail, or take long */
 };
 
 struct database {
@@ -51,10 +54,14 @@ struct database {
         char client_name[2 * LESSOR_NAME_SIZE + 16]; /* lessor:<instance>:<database> */
         char endpoint[LESSOR_STATUS_TEXT_SIZE];
         char last_error[LESSOR_STATUS_TEXT_SIZE];
-        struct event wake;        /* at pool_wakeup(), or earlier */
-        uint64_t wake_at;         /* TIME_NEVER: it is not set */
-        uint64_t published_epoch; /* of the breaker, in the control page */
-        bool ask_role;            /* the next check asks whose server it is */
+        struct event wake;           /* at pool_wakeup(), or earlier */
+        uint64_t wake_at;            /* TIME_NEVER: it is not set */
+        uint64_t published_epoch;    /* of the breaker, in the control page */
+        uint64_t held_until;         /* HELD: when to say so again */
+        enum lessor_trouble trouble; /* what kind of failure the last dial or check was; _NONE after a success */
+        struct pressure pressure;
+        struct dial_meter dial_meter;
+        bool ask_role; /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
         struct advice advice;

@@ -17,6 +17,8 @@
 /* A reload may make a pool twice as large and a little more, without a restart: what is not used costs little. */
 #define SPARE_PLACES 8U
 
+#define HELD_NS NS_PER_S
+
 unsigned dialling_places(const struct config_database *c) { return 2 * c->max_connections + SPARE_PLACES; }
 
 struct pool_limits dialling_limits(const struct config_database *c) {
@@ -39,11 +41,14 @@ struct pool_limits dialling_limits(const struct config_database *c) {
 
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size) {
         snprintf(text, size, "database `%s` (%s): %s%s", name_of(db), db->endpoint,
-                 outcome == LESSOR_E_BREAKER_OPEN ? "circuit breaker open: " : "", db->last_error);
+                 outcome == LESSOR_E_BREAKER_OPEN ? "circuit breaker open: " : "",
+                 db->pool.breaker.held ? "by an administrator" : db->last_error);
 }
 
 uint64_t dialling_retry_after(const struct database *db, uint64_t now) {
         const struct pool *pool = &db->pool;
+        if (pool->breaker.held)
+                return 0; /* nobody knows */
         return time_left(now, pool->breaker.state == BREAKER_OPEN ? pool->breaker.retry_at : pool->next_dial);
 }
 
@@ -52,6 +57,7 @@ static void connected(struct database *db, struct connection *c, const struct di
                 log_info("upstream: reachable again db=%s after=%s", name_of(db), LOG_QUOTE(db->last_error));
         c->client_id = result->client_id;
         memcpy(c->local, result->local, sizeof(c->local));
+        db->trouble = LESSOR_TROUBLE_NONE;
         db->counters.last_success_time = clock_wall();
         pool_dialled(&db->pool, c->conn, now);
         db->pool.suspicious = db->ask_role; /* by a dial it has shown that it works, not whose it is */
@@ -60,27 +66,31 @@ static void connected(struct database *db, struct connection *c, const struct di
                   c->client_id);
 }
 
-static void failed(struct database *db, struct pool_conn *conn, int outcome, const char *text, uint64_t now) {
+static void failed(struct database *db, struct pool_conn *conn, int outcome, enum lessor_trouble trouble,
+                   const char *text, uint64_t now) {
         database_note_error(db, text);
+        db->trouble = trouble;
         pool_dial_failed(&db->pool, conn, outcome > 0 ? outcome : LESSOR_E_UPSTREAM, now, arc4random());
-        log_warning("upstream: cannot connect db=%s endpoint=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db),
-                    db->endpoint, db->pool.backoff.failures, dialling_retry_after(db, now) / NS_PER_MS,
-                    LOG_QUOTE(db->last_error));
+        log_warning("upstream: cannot connect db=%s endpoint=%s trouble=%s failures=%u retry_ms=%" PRIu64 " error=%s",
+                    name_of(db), db->endpoint, lessor_trouble_word(trouble), db->pool.backoff.failures,
+                    dialling_retry_after(db, now) / NS_PER_MS, LOG_QUOTE(db->last_error));
 }
 
 void dialling_done(struct connection *c, const struct dial_result *result) {
         struct database *db = c->database;
         uint64_t now = clock_now();
+        enum lessor_trouble trouble = result->trouble;
         int outcome = result->outcome;
 
         if (outcome == LESSOR_OK && link_open(&c->link, db->o.loop->links, result->fd) < 0) {
                 fd_close(result->fd);
                 outcome = -ENOMEM;
+                trouble = LESSOR_TROUBLE_BROKER;
         }
         if (outcome == LESSOR_OK)
                 connected(db, c, result, now);
         else
-                failed(db, c->conn, outcome, result->text[0] ? result->text : strerror(-outcome), now);
+                failed(db, c->conn, outcome, trouble, result->text[0] ? result->text : strerror(-outcome), now);
         database_pump(db, now);
 }
 
@@ -94,8 +104,11 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
 void dialling_start(struct database *db, struct pool_conn *conn, uint64_t now) {
         struct connection *c = connection_of(db, conn);
         int r = dial_start(db->o.loop->base, db->o.loop->resolver, &db->target, on_dialled, c, &c->dial);
+        uint64_t began = clock_now();
+        rate_began(&db->pool.rate, began);
+        dial_meter_note(&db->dial_meter, began);
         if (r < 0)
-                failed(db, conn, r, strerror(-r), now);
+                failed(db, conn, r, LESSOR_TROUBLE_BROKER, strerror(-r), now);
 }
 
 void dialling_lost(struct link *link) {
@@ -132,8 +145,11 @@ static void log_breaker(const struct database *db, uint64_t now) {
                 log_info("breaker: closed db=%s", name_of(db));
                 break;
         case BREAKER_OPEN:
-                log_warning("breaker: open db=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db), b->failures,
-                            time_left(now, b->retry_at) / NS_PER_MS, LOG_QUOTE(db->last_error));
+                if (b->held)
+                        log_warning("breaker: opened by an administrator db=%s", name_of(db));
+                else
+                        log_warning("breaker: open db=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db),
+                                    b->failures, time_left(now, b->retry_at) / NS_PER_MS, LOG_QUOTE(db->last_error));
                 break;
         case BREAKER_HALF_OPEN:
                 log_debug("breaker: half-open, probing db=%s", name_of(db));
@@ -146,12 +162,40 @@ static void log_breaker(const struct database *db, uint64_t now) {
 void dialling_publish(struct database *db) {
         const struct breaker *b = &db->pool.breaker;
         struct control_breaker entry = {.retry_at = b->retry_at};
-        if (b->epoch == db->published_epoch)
+        uint64_t now;
+        if (b->epoch == db->published_epoch && !b->held)
+                return;
+        now = clock_now();
+        if (b->epoch != db->published_epoch)
+                log_breaker(db, now);
+        else if (now < db->held_until)
                 return;
         db->published_epoch = b->epoch;
-        log_breaker(db, clock_now());
+        /* One that is held is said again and again: workers believe a dead broker's word for a while, not for good. */
+        if (b->held)
+                entry.retry_at = db->held_until = now + HELD_NS;
         if (b->state != BREAKER_CLOSED)
                 entry.state = b->state == BREAKER_OPEN ? LESSOR_BREAKER_OPEN : LESSOR_BREAKER_HALF_OPEN;
         dialling_trouble(db, LESSOR_E_BREAKER_OPEN, entry.text, sizeof(entry.text));
         control_page_set_breaker(db->o.page, db->o.index, &entry);
+}
+
+bool database_breaker_open(struct database *db) {
+        uint64_t now = clock_now();
+        bool changed = breaker_hold(&db->pool.breaker, now);
+        database_pump(db, now);
+        return changed;
+}
+
+bool database_breaker_close(struct database *db) {
+        bool changed = breaker_reset(&db->pool.breaker);
+        database_pump(db, clock_now());
+        return changed;
+}
+
+bool database_breaker_reset(struct database *db) {
+        bool changed = breaker_reset(&db->pool.breaker) || db->pool.trouble;
+        pool_forgive(&db->pool);
+        database_pump(db, clock_now());
+        return changed;
 }

@@ -34,7 +34,6 @@ static unsigned parked_count(const struct database *db) {
 
 static void snapshot_gauges(const struct database *db, struct lessor_status_database *r, uint64_t now) {
         const struct pool *pool = &db->pool;
-        r->health = (uint64_t)pool_health(pool, db->last_error, r->reason);
         r->max_connections = pool->limits.max_connections;
         r->max_waiters = pool->limits.max_waiters;
         r->wait_timeout = db->o.config->wait_timeout_ns;
@@ -53,6 +52,33 @@ static void snapshot_gauges(const struct database *db, struct lessor_status_data
         r->oldest_wait = oldest_wait(db, now);
 }
 
+/* When a held lease began to be the youngest: nothing has come back since. 0: nothing is leased. */
+static uint64_t youngest_hold(const struct database *db, uint64_t now) {
+        uint64_t youngest = 0;
+        list_for_each (&db->pool.by_state[CONN_LEASED], it) {
+                const struct place *p = db->connections[container_of(it, struct pool_conn, link)->slot].place;
+                if (!p->parked && p->since > youngest)
+                        youngest = p->since;
+        }
+        return youngest ? now - youngest : 0;
+}
+
+static void snapshot_health(struct database *db, struct lessor_status_database *r, uint64_t now) {
+        const struct pressure_signs signs = {.refused = db->counters.wanting,
+                                             /* Who waits for a server waits for no place. */
+                                             .waiting = db->pool.trouble ? 0 : (unsigned)r->waiting,
+                                             .max_waiters = db->pool.limits.max_waiters,
+                                             .in_use = (unsigned)r->in_use_connections,
+                                             .max_connections = db->pool.limits.max_connections,
+                                             .oldest_wait_ns = r->oldest_wait,
+                                             .wait_timeout_ns = r->wait_timeout,
+                                             .youngest_hold_ns = youngest_hold(db, now)};
+        const char *strain = pressure_of(&db->pressure, &signs, now);
+        r->health = (uint64_t)pool_health(&db->pool, db->last_error, strain, r->reason);
+        r->trouble = (uint64_t)db->trouble;
+        r->peak_dial_rate = db->dial_meter.peak;
+}
+
 static uint64_t wall_of(uint64_t at, uint64_t now, uint64_t wall) { return at ? wall - now + at : 0; }
 
 static void snapshot_weather(const struct database *db, struct lessor_status_database *r, uint64_t now) {
@@ -60,10 +86,11 @@ static void snapshot_weather(const struct database *db, struct lessor_status_dat
         const struct pool_stats *s = &db->pool.stats;
         uint64_t wall = clock_wall();
         r->breaker_state = (uint64_t)b->state;
+        r->breaker_by_hand = b->held;
         r->breaker_failures = b->failures;
         r->breaker_trips = b->trips;
         r->breaker_opened_at = b->state == BREAKER_CLOSED ? 0 : wall_of(b->opened_at, now, wall);
-        r->breaker_retry_at = b->state == BREAKER_OPEN ? wall_of(b->retry_at, now, wall) : 0;
+        r->breaker_retry_at = b->state == BREAKER_OPEN && !b->held ? wall_of(b->retry_at, now, wall) : 0;
         r->last_cleanup = wall_of(db->pool.upkeep.last_sweep, now, wall);
         r->health_checks = s->checks;
         r->health_checks_failed = s->checks_failed;
@@ -165,6 +192,7 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         snapshot_weather(db, ret, now);
         snapshot_counters(db, ret);
         snapshot_lanes(db, ret);
+        snapshot_health(db, ret, now);
         for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);
 }

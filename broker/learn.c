@@ -54,6 +54,7 @@ static void on_list(void *userdata, const redisReply *reply) {
         } else {
                 result.fd = fd_close(result.fd);
                 result.outcome = LESSOR_E_UPSTREAM;
+                result.trouble = LESSOR_TROUBLE_SILENT;
                 snprintf(result.text, sizeof(result.text), "no answer to COMMAND");
         }
         dialling_done(c, &result);
@@ -89,4 +90,5 @@ void learn_cancel(struct connection *c) {
         fd_close(c->lesson->result.fd);
         free(c->lesson);
         c->lesson = NULL;
+        c->database->learning = LEARN_WANTED;
 }

@@ -81,6 +81,7 @@ static void drop_dials(struct database *db, uint64_t now) {
                         continue;
                 dial_cancel(c->dial);
                 c->dial = NULL;
+                learn_cancel(c);
                 pool_dial_dropped(&db->pool, c->conn, now);
         }
 }
@@ -94,9 +95,6 @@ int database_reconfigure(struct database *db, const struct config_database *conf
         if (other && reconfigure_target(db, config) < 0)
                 return -ENOMEM;
         db->target.connect_timeout_ns = config->socket_connect_timeout_ns;
-        if (config->max_connections > db->pool.places)
-                log_warning("config: max_connections of `%s` cannot grow beyond %u without a restart", name_of(db),
-                            db->pool.places);
         __atomic_store_n(&db->o.config, config, __ATOMIC_RELEASE);
         db->o.fd_cache = fd_cache;
         list_for_each (&db->accounts, it) {
@@ -105,8 +103,10 @@ int database_reconfigure(struct database *db, const struct config_database *conf
                 a->max_waiting = config->max_waiters_per_user;
         }
         pool_adjust(&db->pool, &limits, now);
-        if (other)
+        if (other) {
                 pool_turn(&db->pool, now);
+                db->trouble = LESSOR_TROUBLE_NONE;
+        }
         database_pump(db, now);
         return 0;
 }

@@ -15,13 +15,16 @@
 #include "database_internal.h"
 #include "log.h"
 
-static void checked(struct database *db, struct pool_conn *conn, enum pool_check result, const char *text,
-                    uint64_t now) {
+static void checked(struct database *db, struct pool_conn *conn, enum pool_check result, enum lessor_trouble trouble,
+                    const char *text, uint64_t now) {
         if (result == POOL_CHECK_FAILED) {
                 database_note_error(db, text);
+                db->trouble = trouble;
                 log_warning("health: a connection did not answer db=%s slot=%u error=%s", name_of(db), conn->slot,
                             LOG_QUOTE(text));
         }
+        if (result == POOL_CHECK_ANSWERED && !db->pool.trouble)
+                db->trouble = LESSOR_TROUBLE_NONE;
         if (result == POOL_CHECK_ANSWERED)
                 db->counters.last_success_time = clock_wall();
         pool_checked(&db->pool, conn, result, now, arc4random());
@@ -47,14 +50,15 @@ static void on_checked(void *userdata, const struct check_result *result) {
         c->check = NULL;
         if (result->outcome == CHECK_ANSWERED && result->asked)
                 learn_role(db, c->conn, result->replica, now);
-        checked(db, c->conn, meaning[result->outcome], result->text, now);
+        checked(db, c->conn, meaning[result->outcome],
+                result->outcome == CHECK_WRONG ? LESSOR_TROUBLE_NOT_REDIS : LESSOR_TROUBLE_SILENT, result->text, now);
         database_pump(db, now);
 }
 
 static void peek(struct database *db, struct connection *c, uint64_t now) {
         static const enum pool_check meaning[] = {
                 [LINK_QUIET] = POOL_CHECK_QUIET, [LINK_STRAY] = POOL_CHECK_STRAY, [LINK_ENDED] = POOL_CHECK_LOST};
-        checked(db, c->conn, meaning[link_peek(&c->link)], "", now);
+        checked(db, c->conn, meaning[link_peek(&c->link)], LESSOR_TROUBLE_NONE, "", now);
 }
 
 void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now) {
@@ -73,7 +77,8 @@ void upkeep_check(struct database *db, struct pool_conn *conn, uint64_t now) {
         arc4random_buf(options.nonce, sizeof(options.nonce));
         int r = check_start(&options, &c->check);
         if (r < 0)
-                checked(db, conn, r == -ENOMEM ? POOL_CHECK_QUIET : POOL_CHECK_FAILED, strerror(-r), now);
+                checked(db, conn, r == -ENOMEM ? POOL_CHECK_QUIET : POOL_CHECK_FAILED, LESSOR_TROUBLE_SILENT,
+                        strerror(-r), now);
 }
 
 void upkeep_report(struct database *db, enum lessor_report kind) {

@@ -43,11 +43,11 @@ static struct lessor_lease *take_without_broker(struct lessor_db *db, struct sit
         return set && session_over(set->session) ? warm_take(set, site) : NULL;
 }
 
-static bool may_attach(struct lessor *client, uint64_t now) {
+bool lease_may_attach(struct lessor *client, uint64_t now) {
         return now >= atomic_load_explicit(&client->next_attach, memory_order_relaxed);
 }
 
-static void attach_later(struct lessor *client, uint64_t now) {
+void lease_attach_later(struct lessor *client, uint64_t now) {
         uint64_t jitter = (now ^ (uint64_t)warm_thread_id() * UINT64_C(0x9e3779b97f4a7c15)) % REATTACH_NS;
         atomic_store_explicit(&client->next_attach, now + REATTACH_NS + jitter, memory_order_relaxed);
 }
@@ -126,13 +126,13 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
 
         if (set && !warm_is_quiet(&set->session->attention) && !session_over(set->session))
                 session_look(set->session);
-        if (!may_attach(w->db->client, w->now) && (*ret = take_without_broker(w->db, w->site)))
+        if (!lease_may_attach(w->db->client, w->now) && (*ret = take_without_broker(w->db, w->site)))
                 return 0;
         r = take_cold(w, ret, error);
         /* Not when there is one, and it says no. */
         if (r != LESSOR_E_UNAVAILABLE || !(*ret = take_without_broker(w->db, w->site)))
                 return r;
-        attach_later(w->db->client, w->now);
+        lease_attach_later(w->db->client, w->now);
         error_clear(error);
         return 0;
 }
@@ -275,14 +275,22 @@ static __attribute__((noinline)) lessor_lease *acquire_slowly(lessor_db *db, con
 
         if (!error)
                 error = &local;
-        if (db && request->wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
-                return NULL;
         error_clear(error);
         if (!db || request->wait_ms < LESSOR_WAIT_CONFIGURED) {
                 error_argument(error, "lessor_acquire", !db ? "db" : "wait_ms", !db ? "is NULL" : "is negative");
                 return NULL;
         }
+        if (is_refused(db, error))
+                return NULL;
         return take(db, request, &l, error) == 0 ? l : NULL;
+}
+
+/* First of all whether there is any use in asking: while a server is away every caller of the host comes this way. */
+static __attribute__((noinline)) lessor_lease *acquire_or_refuse(lessor_db *db, int wait_ms, const char *file, int line,
+                                                                 lessor_error *error) {
+        if (db && error && wait_ms >= LESSOR_WAIT_CONFIGURED && is_refused(db, error))
+                return NULL;
+        return acquire_slowly(db, &(struct request){.wait_ms = wait_ms, .site = {.file = file, .line = line}}, error);
 }
 
 lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
@@ -290,7 +298,7 @@ lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, in
         lessor_lease *l = db && wait_ms >= LESSOR_WAIT_CONFIGURED ? warm_take_last(db, site) : NULL;
 
         if (__builtin_expect(!l, 0))
-                return acquire_slowly(db, &(struct request){.wait_ms = wait_ms, .site = site}, error);
+                return acquire_or_refuse(db, wait_ms, file, line, error);
         error_clear(error);
         return l;
 }

@@ -92,7 +92,7 @@ static int attach_hello(struct session *s, bool pidfd_known, lessor_error *error
         wire_init(&m, LESSOR_MSG_ATTACH, ATTACH_REQUEST);
         m.attach.version_min = LESSOR_PROTOCOL_MIN;
         m.attach.version_max = LESSOR_PROTOCOL_MAX;
-        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS;
+        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES;
         wire_string(m.attach.program, sizeof(m.attach.program), program_invocation_short_name);
         r = fdpass_send(s->fd, &m, m.header.size, &pidfd, pidfd >= 0);
         STEP("ATTACH sent");
@@ -119,6 +119,7 @@ static int attach_map(struct session *s, const struct lessor_msg_attached *m, st
                                  wrong);
         if (!(m->features & LESSOR_FEATURE_WORDS))
                 s->segment.words = 0, s->segment.tickets = NULL;
+        s->lanes_offered = m->features & LESSOR_FEATURE_LANES && s->control.bells;
         if (warm_words_init(s) < 0)
                 return error_set(error, -ENOMEM, "out of memory");
         s->requests_max = m->requests_max > 0 ? m->requests_max : 1;

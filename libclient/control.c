@@ -17,11 +17,12 @@
 #include "base/histogram.h"
 #include "error.h"
 
-#define COPY_PIECE 8U /* divides the size of both texts */
-_Static_assert(LESSOR_ERROR_TEXT % COPY_PIECE == 0 && LESSOR_BREAKER_TEXT_SIZE % COPY_PIECE == 0, "whole pieces");
+#define COPY_PIECE 64U
+#define COPY_REST 8U /* divides the size of both texts */
+_Static_assert(LESSOR_ERROR_TEXT % COPY_REST == 0 && LESSOR_BREAKER_TEXT_SIZE % COPY_REST == 0, "whole pieces");
 #define TRUST_NS (10 * NS_PER_S) /* beyond the next probe's time, an open breaker is believed no longer */
 
-static const char *memory_map(int fd, uint64_t size, int protection, void **ret) {
+const char *shared_map(int fd, uint64_t size, int protection, void **ret) {
         struct stat st;
         int seals;
         void *map;
@@ -62,6 +63,9 @@ static const char *control_check(struct control *c, uint64_t instance) {
         if (page->commands_offset > 0 && page->commands_offset % 8 == 0 &&
             table_room(c->size, page->commands_offset, sizeof(*c->commands)) >= LESSOR_DATABASES_MAX)
                 c->commands = (const void *)((const char *)page + page->commands_offset);
+        if (page->bells_offset > 0 && page->bells_offset % sizeof(*c->bells) == 0 &&
+            table_room(c->size, page->bells_offset, sizeof(*c->bells)) >= LESSOR_THREADS_MAX)
+                c->bells = (const void *)((const char *)page + page->bells_offset);
         return NULL;
 }
 
@@ -72,7 +76,7 @@ const char *control_map(int fd, uint64_t size, uint64_t instance, struct control
 
         if (size < offsetof(struct lessor_control, database))
                 return "the control page is too small";
-        wrong = memory_map(fd, size, PROT_READ, &map);
+        wrong = shared_map(fd, size, PROT_READ, &map);
         if (wrong)
                 return wrong;
         c.page = map;
@@ -130,7 +134,7 @@ const char *segment_map(int fd, uint64_t size, uint64_t session, struct segment 
 
         if (size < sizeof(struct lessor_segment))
                 return "the session segment is too small";
-        wrong = memory_map(fd, size, PROT_READ | PROT_WRITE, &map);
+        wrong = shared_map(fd, size, PROT_READ | PROT_WRITE, &map);
         if (wrong)
                 return wrong;
         s.base = map;
@@ -165,22 +169,28 @@ const struct lessor_control_database *control_database(const struct control *c, 
         return __atomic_load_n(&db->state, __ATOMIC_ACQUIRE) == LESSOR_CONTROL_OPEN ? db : NULL;
 }
 
-/* False: it was being changed. Pairs with control_page_set_breaker() of the broker. */
-static bool control_copy_breaker(const struct lessor_control_database *db, uint64_t word, uint64_t retry_ns,
-                                 lessor_error *error) {
-        uint64_t length = __atomic_load_n(&db->breaker_length, __ATOMIC_RELAXED);
+/*
+ * In pieces of known sizes, which are a few moves each: gcc makes `rep movs` of the whole, which takes longer to begin than
+ * this to end. What is copied beyond the text lies in both arrays, and is nobody's.
+ */
+static inline void control_copy_text(char *to, const char *from, size_t length) {
+        size_t i = 0;
 
-        if (length >= sizeof(error->text))
-                length = sizeof(error->text) - 1;
-        /* In pieces of a known size: gcc makes `rep movs` of the whole, which takes longer to begin than this to end. */
-        for (size_t i = 0; i < length; i += COPY_PIECE)
-                memcpy(error->text + i, db->breaker_text + i, COPY_PIECE);
-        error->text[length] = '\0';
-        error_retry(error, retry_ns);
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
-        return (word & 3) != LESSOR_BREAKER_CHANGING && __atomic_load_n(&db->breaker, __ATOMIC_RELAXED) == word;
+        for (; i < length && i + COPY_PIECE <= LESSOR_ERROR_TEXT; i += COPY_PIECE)
+                memcpy(to + i, from + i, COPY_PIECE);
+        for (; i < length; i += COPY_REST)
+                memcpy(to + i, from + i, COPY_REST);
+        to[length] = '\0';
 }
 
+/* Changed again and again under us, or by a broker that died over it: no text to be had. */
+static __attribute__((noinline)) int control_refusal_bare(const struct lessor_control_database *db,
+                                                          lessor_error *error) {
+        return error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
+                         db->name);
+}
+
+/* Pairs with control_page_set_breaker() of the broker. */
 int control_refusal_told(const struct lessor_control_database *db, lessor_error *error) {
         enum { TRIES = 3 };
         /* 4 ms are fine enough here, at a third of the cost. */
@@ -189,17 +199,23 @@ int control_refusal_told(const struct lessor_control_database *db, lessor_error 
         for (int i = 0; i < TRIES; i++) {
                 uint64_t word = __atomic_load_n(&db->breaker, __ATOMIC_ACQUIRE);
                 uint64_t retry = __atomic_load_n(&db->breaker_retry_ns, __ATOMIC_RELAXED);
+                uint64_t length = __atomic_load_n(&db->breaker_length, __ATOMIC_RELAXED);
                 if ((word & 3) == LESSOR_BREAKER_CLOSED)
                         return 0;
-                if ((word & 3) != LESSOR_BREAKER_CHANGING && now >= time_after(retry, TRUST_NS))
+                if ((word & 3) == LESSOR_BREAKER_CHANGING)
+                        continue;
+                if (now >= time_after(retry, TRUST_NS))
                         return 0; /* a living broker has probed by then: ask it, and see whether it lives */
                 error->code = LESSOR_E_BREAKER_OPEN;
                 error->may_have_run = false;
-                if (control_copy_breaker(db, word, retry > now ? retry - now : NS_PER_MS, error))
-                        return error->code;
+                error_retry(error, retry > now ? retry - now : NS_PER_MS);
+                control_copy_text(error->text, db->breaker_text,
+                                  length < LESSOR_ERROR_TEXT ? length : LESSOR_ERROR_TEXT - 1);
+                __atomic_thread_fence(__ATOMIC_ACQUIRE);
+                if (__builtin_expect(__atomic_load_n(&db->breaker, __ATOMIC_RELAXED) == word, 1))
+                        return LESSOR_E_BREAKER_OPEN;
         }
-        return error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
-                         db->name);
+        return control_refusal_bare(db, error);
 }
 
 bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len) {

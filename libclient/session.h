@@ -17,6 +17,7 @@
 #include "base/wire.h"
 #include "control.h"
 #include "fork.h"
+#include "lane.h"
 
 #define SESSION_GLANCE_NS UINT64_C(100000000)
 enum { SESSION_RECEIVE_MS = 250 }; /* SO_RCVTIMEO of an attached session's socket */
@@ -73,6 +74,8 @@ struct session {
         unsigned cold;    /* leases without a word that are held */
         uint64_t last_request;
         _Atomic(struct session_site *) sites; /* LESSOR_SITES of them; NULL: none is written down yet */
+        bool lanes_offered;
+        struct session_lane lanes[LESSOR_THREADS_MAX]; /* see lane.h */
         _Atomic int over;                     /* 0, or why the session ended; set once, readable without the lock */
         char why[LESSOR_TEXT_SIZE];           /* written before `over` */
 };
@@ -104,6 +107,13 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
 void session_return(struct session *s, struct lessor_msg_return *message, bool cold);
 /* REPORT, header likewise. Dropped when the broker does not read. */
 void session_report(struct session *s, struct lessor_msg_report *message);
+
+/* A message of another kind. 0; -errno: the session is over. */
+int session_post(struct session *s, const union wire_message *message, uint64_t deadline);
+/* Reads what comes until it is `there` (session lock held), the session is over, or the deadline has passed. */
+void session_read_until(struct session *s, bool (*there)(struct session *, void *), void *data, uint64_t deadline);
+/* Ends it; no lock held. */
+void session_give_up(struct session *s, int code, const char *why);
 
 /* Looks, without waiting, whether the broker has gone away or an answer has come that nobody waits for. */
 void session_look(struct session *s);

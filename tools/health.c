@@ -5,6 +5,9 @@
 #include "render.h"
 #include "source.h"
 
+#define X(name, number, word, help) word " "
+#define TROUBLE_WORDS LESSOR_TROUBLES(X)
+
 static int absent(int error, const char *instance, bool json) {
         char *text = source_explain(error, instance);
         if (json) {
@@ -42,35 +45,29 @@ static int health(const char *instance, bool json) {
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-        static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"instance", required_argument, NULL, 'i'},
-                {"help", no_argument, NULL, 'h'},
-                {0},
-        };
         const char *instance = NULL;
         bool json = false;
-        int option;
-
-        while ((option = command_option(self, argc, argv, options)) >= 0) {
-                if (option == 'j')
-                        json = true;
-                else if (option == 'i')
-                        instance = optarg;
-                else
-                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
-        }
-        if (argv[optind])
-                return usage_error(self, "takes no arguments, but `%s` was given", argv[optind]);
-        return health(instance, json);
+        const struct command_flag flags[] = {{"json", .on = &json}, {"instance", .value = &instance}, {0}};
+        int r = command_flags(self, argc, argv, flags, NULL);
+        return r == COMMAND_RUN ? health(instance, json) : r;
 }
 
 const struct command command_health = {
         .name = "health",
         .arguments = "[--json] [--instance NAME]",
         .summary = "is everything well? exit 0 healthy, 1 degraded, 2 failed or no broker",
-        .help = "  --json            one object {status, overall_healthy, ..., databases: {NAME: {state, reason}}}\n"
+        .help = "  --json            one object {status, overall_healthy, ..., databases: {NAME: {state, reason,\n"
+                "                    trouble, last_error}}}\n"
                 "  --instance NAME   another broker than $LESSOR_INSTANCE, or `default`\n"
+                "\n"
+                "A database is degraded while its circuit breaker probes, while it cannot connect but still has "
+                "connections,\n"
+                "near exhaustion (requests were refused or timed out in its queue within 10 s, or soon will; or every\n"
+                "connection has been held for 5 s), on a demoted server, and when more than 10 % of the operations of "
+                "the\n"
+                "last 10 s failed. It has failed while its breaker is open, or it cannot connect and has no "
+                "connection.\n"
+                "What keeps it from connecting is told by one word: " TROUBLE_WORDS ".\n"
                 "\n"
                 "A database that nobody has used yet counts as healthy. Exit: 0 healthy, 1 a database is degraded,\n"
                 "2 one has failed, or the broker is dead, hung (stale) or was never started, 64 usage.\n",

@@ -110,6 +110,7 @@ json_t *json_health(const struct model *m) {
                 json_t *one = whole(json_object());
                 put(one, "state", json_text(model_health_text(d->health)));
                 put(one, "reason", json_text(d->reason));
+                put(one, "trouble", json_text(lessor_trouble_word(d->trouble)));
                 put(one, "last_error", json_text(d->last_error));
                 put_named(databases, d->name, one);
         }

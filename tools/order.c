@@ -85,26 +85,12 @@ static int shut_down(const struct command *self, const char *instance, bool cut)
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-        static const struct option options[] = {
-                {"cut", no_argument, NULL, 'c'},
-                {"instance", required_argument, NULL, 'i'},
-                {"help", no_argument, NULL, 'h'},
-                {0},
-        };
         bool reloads = self == &command_reload, cut = false;
         const char *instance = NULL;
-        int option;
-
-        while ((option = command_option(self, argc, argv, options + reloads)) >= 0) {
-                if (option == 'c')
-                        cut = true;
-                else if (option == 'i')
-                        instance = optarg;
-                else
-                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
-        }
-        if (argv[optind])
-                return usage_error(self, "takes no arguments, but `%s` was given", argv[optind]);
+        const struct command_flag flags[] = {{"cut", .on = &cut}, {"instance", .value = &instance}, {0}};
+        int r = command_flags(self, argc, argv, flags + reloads, NULL);
+        if (r != COMMAND_RUN)
+                return r;
         return reloads ? reload(self, instance) : shut_down(self, instance, cut);
 }
 

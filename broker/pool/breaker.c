@@ -22,17 +22,21 @@ static bool open_for(struct breaker *b, uint64_t pause, uint64_t now) {
 
 static bool close_it(struct breaker *b) {
         b->failures = 0;
+        b->held = false;
         return b->state == BREAKER_CLOSED ? false : enter(b, BREAKER_CLOSED);
 }
 
-bool breaker_succeed(struct breaker *b, uint64_t epoch) { return epoch == b->epoch && close_it(b); }
+/* What was begun since its last change, and may change it. */
+static bool counts(const struct breaker *b, uint64_t epoch) { return epoch == b->epoch && !b->held; }
+
+bool breaker_succeed(struct breaker *b, uint64_t epoch) { return counts(b, epoch) && close_it(b); }
 
 bool breaker_answer(struct breaker *b, uint64_t epoch) {
-        return epoch == b->epoch && b->state != BREAKER_CLOSED && close_it(b);
+        return counts(b, epoch) && b->state != BREAKER_CLOSED && close_it(b);
 }
 
 bool breaker_fail(struct breaker *b, uint64_t epoch, uint64_t pause, uint64_t now) {
-        if (epoch != b->epoch)
+        if (!counts(b, epoch))
                 return false;
         if (b->failures < UINT_MAX)
                 b->failures++;
@@ -60,8 +64,18 @@ bool breaker_lose(struct breaker *b, uint64_t established_at, uint64_t pause, ui
 }
 
 void breaker_probe(struct breaker *b) {
-        assert(b->state == BREAKER_OPEN);
+        assert(b->state == BREAKER_OPEN && !b->held);
         enter(b, BREAKER_HALF_OPEN);
 }
 
-void breaker_reset(struct breaker *b) { close_it(b); }
+bool breaker_hold(struct breaker *b, uint64_t now) {
+        if (b->held)
+                return false;
+        if (b->state == BREAKER_CLOSED)
+                b->opened_at = now;
+        b->held = true;
+        b->retry_at = TIME_NEVER;
+        return enter(b, BREAKER_OPEN);
+}
+
+bool breaker_reset(struct breaker *b) { return close_it(b); }

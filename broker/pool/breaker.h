@@ -7,6 +7,8 @@
  *         ^                               |                                                 |
  *         +---- success ------------------+---------------- success, or any answer ---------+
  *
+ * By hand: breaker_hold() opens it for good, whatever the server says; breaker_reset() closes it, whoever opened it.
+ *
  * Results carry the epoch in which their work began; the epoch advances with every change of state, and what comes late
  * from an earlier one changes nothing.
  */
@@ -24,12 +26,13 @@ struct breaker_limits {
 struct breaker {
         struct breaker_limits limits;
         enum breaker_state state;
+        bool held;         /* OPEN by hand: no probe, and no success closes it */
         unsigned failures; /* in a row */
         uint64_t epoch;
         uint64_t opened_at; /* OPEN, HALF_OPEN: when it left CLOSED */
-        uint64_t retry_at;  /* OPEN: when to probe */
+        uint64_t retry_at;  /* OPEN: when to probe; TIME_NEVER: held */
         uint64_t last_loss; /* when a loss was last counted */
-        uint64_t trips;     /* from CLOSED to OPEN */
+        uint64_t trips;     /* from CLOSED to OPEN, by failures */
 };
 
 void breaker_init(struct breaker *b, const struct breaker_limits *limits);
@@ -44,7 +47,8 @@ bool breaker_lose(struct breaker *b, uint64_t established_at, uint64_t pause, ui
 
 /* OPEN and due: the owner is to probe, and says so when it begins. The probe's epoch is b->epoch from then on. */
 static inline bool breaker_due(const struct breaker *b, uint64_t now) {
-        return b->state == BREAKER_OPEN && now >= b->retry_at;
+        return b->state == BREAKER_OPEN && !b->held && now >= b->retry_at;
 }
 void breaker_probe(struct breaker *b);
-void breaker_reset(struct breaker *b); /* by hand: CLOSED, as if nothing had been */
+bool breaker_hold(struct breaker *b, uint64_t now); /* OPEN until breaker_reset() */
+bool breaker_reset(struct breaker *b);              /* CLOSED, as if nothing had been */

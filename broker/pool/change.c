@@ -35,11 +35,17 @@ void pool_adjust(struct pool *pool, const struct pool_limits *limits, uint64_t n
         pool->draining = true;
 }
 
-void pool_turn(struct pool *pool, uint64_t now) {
-        breaker_reset(&pool->breaker);
+void pool_forgive(struct pool *pool) {
         backoff_succeed(&pool->backoff);
         pool->trouble = pool->refusal = 0;
+        pool->giving_up = 0;
         pool->next_dial = pool->loading_since = 0;
+}
+
+void pool_turn(struct pool *pool, uint64_t now) {
+        if (!pool->breaker.held) /* what an administrator has opened stays so, whatever the server */
+                breaker_reset(&pool->breaker);
+        pool_forgive(pool);
         pool->replica = pool->suspicious = false;
         pool_outdate(pool, now);
 }

@@ -3,7 +3,7 @@
 
 #include "pool.h"
 
-enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason) {
+enum lessor_health pool_health(const struct pool *pool, const char *last_error, const char *strain, char *reason) {
         unsigned serving = pool->count[CONN_FREE] + pool->count[CONN_LEASED] + pool->count[CONN_RESETTING];
         const char *what = "", *why = "";
         enum lessor_health health = LESSOR_HEALTH_HEALTHY;
@@ -11,7 +11,7 @@ enum lessor_health pool_health(const struct pool *pool, const char *last_error, 
         if (pool->breaker.state == BREAKER_OPEN) {
                 health = LESSOR_HEALTH_FAILED;
                 what = "circuit breaker open: ";
-                why = last_error;
+                why = pool->breaker.held ? "by an administrator" : last_error;
         } else if (pool->breaker.state == BREAKER_HALF_OPEN) {
                 health = LESSOR_HEALTH_DEGRADED;
                 what = "circuit breaker half-open, a probe is under way: ";
@@ -19,9 +19,10 @@ enum lessor_health pool_health(const struct pool *pool, const char *last_error, 
         } else if (pool->trouble) {
                 health = serving ? LESSOR_HEALTH_DEGRADED : LESSOR_HEALTH_FAILED;
                 why = last_error;
-        } else if (pool->waiting && pool->count[CONN_LEASED] >= pool->limits.max_connections) {
+        } else if (strain[0]) {
                 health = LESSOR_HEALTH_DEGRADED;
-                what = "every connection is in use and requests wait";
+                what = "near exhaustion: ";
+                why = strain;
         } else if (pool->replica) {
                 health = LESSOR_HEALTH_DEGRADED;
                 what = "the server is a replica and refuses writes";

@@ -211,6 +211,8 @@ void pool_checked(struct pool *pool, struct pool_conn *conn, enum pool_check res
  * is free or parked, or as it comes back.
  */
 void pool_adjust(struct pool *pool, const struct pool_limits *limits, uint64_t now);
+/* What was learnt from dials that failed is forgotten: the next one comes as soon as it is worth having. */
+void pool_forgive(struct pool *pool);
 /* Another server: what was learnt of the old one is forgotten, and its connections are outdated. */
 void pool_turn(struct pool *pool, uint64_t now);
 void pool_dial_dropped(struct pool *pool, struct pool_conn *conn, uint64_t now); /* the owner has given it up */
@@ -247,5 +249,8 @@ uint64_t pool_wakeup(const struct pool *pool);
 
 static inline unsigned pool_open(const struct pool *pool) { return pool->places - pool->count[CONN_VACANT]; }
 
-/* Health, and why it is not better, from what the pool knows. reason: LESSOR_STATUS_TEXT_SIZE bytes. */
-enum lessor_health pool_health(const struct pool *pool, const char *last_error, char *reason);
+/*
+ * Health, and why it is not better, from what the pool knows; strain: what pressure_of() says. reason:
+ * LESSOR_STATUS_TEXT_SIZE bytes.
+ */
+enum lessor_health pool_health(const struct pool *pool, const char *last_error, const char *strain, char *reason);

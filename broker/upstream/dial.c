@@ -96,7 +96,9 @@ static void deliver(struct dial *d) {
 }
 
 /* This address did not work: remember why, and try the next. The texts may live in what is dropped here. */
-static void address_failed(struct dial *d, int outcome, const char *what, const char *why) {
+static void address_failed(struct dial *d, int outcome, enum lessor_trouble trouble, const char *what,
+                           const char *why) {
+        d->result.trouble = trouble;
         snprintf(d->result.text, sizeof(d->result.text), "%s%s%s", what, why ? ": " : "", why ? why : "");
         drop_socket(d);
         if (outcome == LESSOR_E_UPSTREAM && d->next_address < d->addresses.n)
@@ -119,6 +121,7 @@ static void succeed(struct dial *d) {
         struct sockaddr_storage local = {0};
         socklen_t size = sizeof(local);
         event_del(d->io);
+        d->result.trouble = LESSOR_TROUBLE_NONE; /* of an address before */
         d->result.client_id = d->handshake.client_id;
         if (getsockname(d->fd, (struct sockaddr *)&local, &size) == 0)
                 describe((struct sockaddr *)&local, size, d->result.local, sizeof(d->result.local));
@@ -130,7 +133,8 @@ static bool take_replies(struct dial *d) {
         for (;;) {
                 void *reply = NULL;
                 if (redisReaderGetReply(d->reader, &reply) != REDIS_OK) {
-                        address_failed(d, LESSOR_E_UPSTREAM, "this does not answer like a Redis", d->reader->errstr);
+                        address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS,
+                                       "this does not answer like a Redis", d->reader->errstr);
                         return false;
                 }
                 if (!reply)
@@ -141,11 +145,12 @@ static bool take_replies(struct dial *d) {
                         continue;
                 /* Whatever follows the last answer was not asked for: not a connection to hand to anybody. */
                 if (r == LESSOR_OK && d->reader->pos < d->reader->len) {
-                        address_failed(d, LESSOR_E_UPSTREAM, "this sends replies that nobody asked for", NULL);
+                        address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS,
+                                       "this sends replies that nobody asked for", NULL);
                 } else if (r == LESSOR_OK) {
                         succeed(d);
                 } else {
-                        address_failed(d, r, d->handshake.text, NULL);
+                        address_failed(d, r, d->handshake.trouble, d->handshake.text, NULL);
                 }
                 return false;
         }
@@ -155,16 +160,18 @@ static void read_answers(struct dial *d) {
         char buffer[4096];
         ssize_t n = recv(d->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
         if (n > 0 && (d->received += (size_t)n) > ANSWERS_MAX) {
-                address_failed(d, LESSOR_E_UPSTREAM, "this does not answer like a Redis", "its answers have no end");
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "this does not answer like a Redis",
+                               "its answers have no end");
         } else if (n > 0) {
                 if (redisReaderFeed(d->reader, buffer, (size_t)n) != REDIS_OK)
-                        address_failed(d, -ENOMEM, "out of memory", NULL);
+                        address_failed(d, -ENOMEM, LESSOR_TROUBLE_BROKER, "out of memory", NULL);
                 else
                         take_replies(d);
         } else if (n == 0) {
-                address_failed(d, LESSOR_E_UPSTREAM, "the server closed the connection during the handshake", NULL);
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_SILENT,
+                               "the server closed the connection during the handshake", NULL);
         } else if (errno != EAGAIN && errno != EINTR) {
-                address_failed(d, LESSOR_E_UPSTREAM, "reading the handshake", strerror(errno));
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_SILENT, "reading the handshake", strerror(errno));
         }
 }
 
@@ -173,7 +180,7 @@ static void write_request(struct dial *d) {
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
         if (n < 0 && errno != EPIPE && errno != ECONNRESET) {
-                address_failed(d, LESSOR_E_UPSTREAM, "writing the handshake", strerror(errno));
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_SILENT, "writing the handshake", strerror(errno));
                 return;
         }
         if (n >= 0 && (d->written += (size_t)n) < d->request_size)
@@ -192,7 +199,8 @@ static void on_io(evutil_socket_t fd, short what, void *userdata) {
         if (what & EV_READ) {
                 read_answers(d);
         } else if (d->written == 0 && (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0 || error)) {
-                address_failed(d, LESSOR_E_UPSTREAM, "connecting", strerror(error ? error : errno));
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_UNREACHABLE, "connecting",
+                               strerror(error ? error : errno));
         } else {
                 write_request(d);
         }
@@ -203,7 +211,7 @@ static void on_timer(evutil_socket_t fd, short what, void *userdata) {
         if (d->finished)
                 deliver(d);
         else
-                address_failed(d, LESSOR_E_UPSTREAM,
+                address_failed(d, LESSOR_E_UPSTREAM, d->written ? LESSOR_TROUBLE_SILENT : LESSOR_TROUBLE_UNREACHABLE,
                                d->written ? "no answer to the handshake in time" : "no connection in time",
                                "socket_connect_timeout passed");
 }
@@ -244,17 +252,17 @@ static void try_next_address(struct dial *d) {
 
         d->fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         if (d->fd < 0) {
-                address_failed(d, -errno, "socket", strerror(errno));
+                address_failed(d, -errno, LESSOR_TROUBLE_BROKER, "socket", strerror(errno));
                 return;
         }
         set_options(d, address->sa_family);
         if (connect(d->fd, address, d->addresses.at[i].size) < 0 && errno != EINPROGRESS) {
-                address_failed(d, LESSOR_E_UPSTREAM, "connecting", strerror(errno));
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_UNREACHABLE, "connecting", strerror(errno));
                 return;
         }
         event_add(d->timer, &timeout);
         if (start_handshake(d) < 0)
-                address_failed(d, -ENOMEM, "out of memory", NULL);
+                address_failed(d, -ENOMEM, LESSOR_TROUBLE_BROKER, "out of memory", NULL);
 }
 
 static void on_resolved(void *userdata, const struct resolved *resolved) {
@@ -263,9 +271,11 @@ static void on_resolved(void *userdata, const struct resolved *resolved) {
         d->addresses = *resolved;
         /* next_address == n here: these end the dial. */
         if (resolved->error)
-                address_failed(d, LESSOR_E_UPSTREAM, d->target->host, gai_strerror(resolved->error));
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_UNREACHABLE, d->target->host,
+                               gai_strerror(resolved->error));
         else if (resolved->n == 0)
-                address_failed(d, LESSOR_E_UPSTREAM, d->target->host, "the name has no address");
+                address_failed(d, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_UNREACHABLE, d->target->host,
+                               "the name has no address");
         else
                 try_next_address(d);
 }

@@ -18,6 +18,7 @@ struct dial_result {
         int fd;             /* LESSOR_OK: the socket, the callee's, O_NONBLOCK and CLOEXEC; else -1 */
         uint64_t client_id; /* 0: the server has none */
         char local[LESSOR_NAME_SIZE];
+        enum lessor_trouble trouble; /* what kind of failure; _NONE */
         char text[LESSOR_STATUS_TEXT_SIZE];
 };
 

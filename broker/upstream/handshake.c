@@ -69,32 +69,51 @@ int handshake_start(struct handshake *h, const struct upstream_target *target, c
         return 0;
 }
 
-static int fail(struct handshake *h, int outcome, const char *what, const char *said) {
+static int fail(struct handshake *h, enum lessor_trouble trouble, const char *what, const char *said) {
+        static const int outcomes[] = {
+                [LESSOR_TROUBLE_NOT_REDIS] = LESSOR_E_UPSTREAM,
+                [LESSOR_TROUBLE_LOADING] = LESSOR_E_LOADING,
+                [LESSOR_TROUBLE_BUSY] = LESSOR_E_LOADING,
+                [LESSOR_TROUBLE_MAXCLIENTS] = LESSOR_E_EXHAUSTED,
+                [LESSOR_TROUBLE_PROTECTED_MODE] = LESSOR_E_CREDENTIALS,
+                [LESSOR_TROUBLE_NOAUTH] = LESSOR_E_CREDENTIALS,
+                [LESSOR_TROUBLE_WRONGPASS] = LESSOR_E_CREDENTIALS,
+                [LESSOR_TROUBLE_NOPERM] = LESSOR_E_CREDENTIALS,
+                [LESSOR_TROUBLE_WRONG_DB] = LESSOR_E_CREDENTIALS,
+                [LESSOR_TROUBLE_REFUSED] = LESSOR_E_UPSTREAM,
+        };
         snprintf(h->text, sizeof(h->text), "%s: %s", what, said);
-        return outcome;
+        h->trouble = trouble;
+        return outcomes[trouble];
 }
 
 static bool starts(const char *text, const char *prefix) { return strncmp(text, prefix, strlen(prefix)) == 0; }
 
 /* An error reply to a step that must succeed: whose fault is it? */
 static int judge_error(struct handshake *h, enum handshake_step step, const char *error) {
-        if (starts(error, "LOADING"))
-                return fail(h, LESSOR_E_LOADING, "Redis is loading its data", error);
-        if (starts(error, "NOAUTH"))
-                return fail(h, LESSOR_E_CREDENTIALS, "Redis wants a password: configure password or password_file",
-                            error);
-        if (starts(error, "WRONGPASS"))
-                return fail(h, LESSOR_E_CREDENTIALS, "Redis refuses the configured username or password", error);
-        /* Said unasked by a server that is full or in protected mode; never an answer to our step. */
-        if (starts(error, "ERR max number of clients"))
-                return fail(h, LESSOR_E_EXHAUSTED, "Redis is full and refuses the connection", error);
-        if (starts(error, "DENIED"))
-                return fail(h, LESSOR_E_CREDENTIALS, "Redis is in protected mode and refuses the connection", error);
+        static const struct {
+                const char *prefix;
+                enum lessor_trouble trouble;
+                const char *what;
+        } classes[] = {
+                {"LOADING", LESSOR_TROUBLE_LOADING, "Redis is loading its data"},
+                {"BUSY", LESSOR_TROUBLE_BUSY, "Redis is busy with a script"},
+                {"NOAUTH", LESSOR_TROUBLE_NOAUTH, "Redis wants a password: configure password or password_file"},
+                {"WRONGPASS", LESSOR_TROUBLE_WRONGPASS, "Redis refuses the configured username or password"},
+                /* Said unasked by a server that is full or in protected mode; never an answer to our step. */
+                {"ERR max number of clients", LESSOR_TROUBLE_MAXCLIENTS, "Redis is full and refuses the connection"},
+                {"DENIED", LESSOR_TROUBLE_PROTECTED_MODE, "Redis is in protected mode and refuses the connection"},
+        };
+        for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++)
+                if (starts(error, classes[i].prefix))
+                        return fail(h, classes[i].trouble, classes[i].what, error);
         if (step == HANDSHAKE_AUTH)
-                return fail(h, LESSOR_E_CREDENTIALS, "Redis refuses AUTH: check username and password", error);
+                return fail(h, LESSOR_TROUBLE_WRONGPASS, "Redis refuses AUTH: check username and password", error);
+        if (step == HANDSHAKE_SELECT && starts(error, "NOPERM"))
+                return fail(h, LESSOR_TROUBLE_NOPERM, "Redis refuses SELECT: check the user's rights", error);
         if (step == HANDSHAKE_SELECT)
-                return fail(h, LESSOR_E_CREDENTIALS, "Redis refuses SELECT: check db, and the user's rights", error);
-        return fail(h, LESSOR_E_UPSTREAM, step_names[step], error);
+                return fail(h, LESSOR_TROUBLE_WRONG_DB, "Redis refuses SELECT: check db", error);
+        return fail(h, LESSOR_TROUBLE_REFUSED, step_names[step], error);
 }
 
 /* Steps that only serve our convenience: an old server or a restricted user may refuse them. */
@@ -103,8 +122,8 @@ static bool may_fail(enum handshake_step step, const char *error) {
                        starts(error, "ERR syntax");
         if (step == HANDSHAKE_SETNAME || step == HANDSHAKE_ID)
                 return refused;
-        /* A replica that lost its master, or a user without PING, is connected all the same. */
-        return step == HANDSHAKE_PING && (refused || starts(error, "MASTERDOWN"));
+        /* A replica without its master, a server that cannot save, a user without PING: connected all the same. */
+        return step == HANDSHAKE_PING && (refused || starts(error, "MASTERDOWN") || starts(error, "MISCONF"));
 }
 
 static bool expected(enum handshake_step step, const redisReply *reply) {
@@ -119,7 +138,7 @@ int handshake_reply(struct handshake *h, const redisReply *reply) {
                 if (!may_fail(step, reply->str))
                         return judge_error(h, step, reply->str);
         } else if (!expected(step, reply)) {
-                return fail(h, LESSOR_E_UPSTREAM, "this does not answer like a Redis", step_names[step]);
+                return fail(h, LESSOR_TROUBLE_NOT_REDIS, "this does not answer like a Redis", step_names[step]);
         } else if (step == HANDSHAKE_ID) {
                 h->client_id = (uint64_t)reply->integer;
         }

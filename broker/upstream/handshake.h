@@ -36,6 +36,7 @@ struct handshake {
         enum handshake_step steps[HANDSHAKE_STEPS];
         unsigned n, at;
         uint64_t client_id;
+        enum lessor_trouble trouble;        /* likewise: what kind */
         char text[LESSOR_STATUS_TEXT_SIZE]; /* what went wrong */
 };
 
@@ -45,6 +46,6 @@ int handshake_start(struct handshake *h, const struct upstream_target *target, c
 enum { HANDSHAKE_CONTINUE = -1 };
 /*
  * HANDSHAKE_CONTINUE; LESSOR_OK: ready for use; else `text` says why: LESSOR_E_UPSTREAM; _CREDENTIALS: an operator must
- * mend it; _LOADING; _EXHAUSTED: the server is at its maxclients.
+ * mend it; _LOADING: it answers, and will be ready by itself; _EXHAUSTED: the server is at its maxclients.
  */
 int handshake_reply(struct handshake *h, const redisReply *reply);

@@ -80,6 +80,45 @@ enum lessor_health {
         LESSOR_HEALTH_FAILED = 3,
 };
 
+/*
+ * What stands between a pool and its server, as a number for programs: the field `trouble`. X(NAME, number, word, help);
+ * numbers are never used again for something else.
+ */
+#define LESSOR_TROUBLES(X)                                                                                             \
+        X(NONE, 0, "none", "nothing")                                                                                  \
+        X(UNREACHABLE, 1, "unreachable", "no connection: refused, no such name or socket, or not within the time")     \
+        X(SILENT, 2, "silent", "it accepts connections, but does not answer in time, or ends them")                    \
+        X(NOT_REDIS, 3, "not-redis", "what it answers is no reply of a Redis")                                         \
+        X(LOADING, 4, "loading", "Redis is loading its data")                                                          \
+        X(BUSY, 5, "busy", "Redis is running a script and answers nothing else")                                       \
+        X(MAXCLIENTS, 6, "maxclients", "Redis has as many clients as it takes")                                        \
+        X(PROTECTED_MODE, 7, "protected-mode", "Redis is in protected mode and takes no client from here")             \
+        X(NOAUTH, 8, "noauth", "Redis wants a password, none is configured")                                           \
+        X(WRONGPASS, 9, "wrongpass", "Redis refuses the configured user or password")                                  \
+        X(NOPERM, 10, "noperm", "the configured user may not do what is needed")                                       \
+        X(WRONG_DB, 11, "wrong-db", "Redis has no database of the configured number")                                  \
+        X(REFUSED, 12, "refused", "another error in answer to the handshake")                                          \
+        X(BROKER, 13, "broker", "the broker itself is out of fds or memory")
+
+enum lessor_trouble {
+#define X(name, number, word, help) LESSOR_TROUBLE_##name = number,
+        LESSOR_TROUBLES(X)
+#undef X
+};
+
+/* "wrongpass"; "unknown" for a number of a later version. */
+static inline const char *lessor_trouble_word(uint64_t trouble) {
+        switch (trouble) {
+#define X(name, number, word, help)                                                                                    \
+        case number:                                                                                                   \
+                return word;
+                LESSOR_TROUBLES(X)
+#undef X
+        default:
+                return "unknown";
+        }
+}
+
 struct lessor_status_database {
         uint64_t sequence;
         char name[LESSOR_NAME_SIZE];              /* empty: removed by a reload, nothing to see */

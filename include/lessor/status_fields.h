@@ -78,10 +78,16 @@ X(discards_lane, COUNTER, ONE, "connections closed: a lane needed their place fo
 X(health_checks, COUNTER, ONE, "checks of idle connections")
 X(health_checks_failed, COUNTER, ONE, "checks of idle connections that were not answered, or wrongly")
 X(breaker_state, GAUGE, ENUM, "the circuit breaker: 0 closed, 1 open, 2 half-open (a probe is under way)")
+X(breaker_by_hand, GAUGE, ONE, "1: an administrator has opened the circuit breaker, and nothing else closes it")
 X(breaker_failures, GAUGE, ONE, "failures in a row that the broker has seen")
 X(breaker_trips, COUNTER, ONE, "times the circuit breaker opened")
 X(breaker_opened_at, TIME, NS, "when the circuit breaker opened; 0 while it is closed")
 X(breaker_retry_at, TIME, NS, "when the next probe is due; 0 while the circuit breaker is not open")
+X(trouble, GAUGE, ENUM,
+  "what keeps the broker from its server: 0 none, 1 unreachable, 2 silent, 3 not-redis, 4 loading, 5 busy, 6 "
+  "maxclients, "
+  "7 protected-mode, 8 noauth, 9 wrongpass, 10 noperm, 11 wrong-db, 12 refused, 13 broker")
+X(peak_dial_rate, GAUGE, ONE, "the most attempts to connect begun within 100 ms since the start")
 X(last_error_time, TIME, NS, "when `last_error` was set")
 X(last_success_time, TIME, NS, "when a connection was established or a command succeeded")
 X(last_lease_time, TIME, NS, "when a connection was last granted")
@@ -94,7 +100,7 @@ X(last_cleanup, TIME, NS, "when idle connections were last looked for")
 #define X LESSOR_STATUS_HISTOGRAM
 X(wait_time, "from a request to its grant")
 X(hold_time, "from taking a connection to giving it back; of warm leases one in 64 is measured")
-X(lane_queue_time, "of the commands in a lane that could not be sent at once: from being seen to being sent")
+X(lane_queue_time, "of commands in a lane that could not be sent at once: until they were")
 X(lane_round_trip, "of commands by lane: from being sent to their reply")
 X(call_time, "from a command to its reply, as measured by the workers")
 #undef X

@@ -81,8 +81,17 @@ static void fake_end(pid_t pid) {
         unlink(listen_path);
 }
 
-/* The worker is told `says` for the server's manner; the broker is as well as before. */
-static void check_told(const struct manner *m, const char *says) {
+static void check_named(const struct broker *b, enum lessor_trouble trouble) {
+        const char *const argv[] = {tool_path(), "health", "--instance", b->instance, NULL};
+        char *text, word[64];
+        snprintf(word, sizeof(word), "(%s)", lessor_trouble_word((uint64_t)trouble));
+        check_eq(program_run(argv, &text, 20000), 2);
+        check_msg(strstr(text, word), "`%s` does not say `%s`", text, word);
+        free(text);
+}
+
+/* The worker is told `says` for the server's manner, `lessor health` calls it `trouble`; the broker is as well as before. */
+static void check_told(const struct manner *m, int outcome, enum lessor_trouble trouble, const char *says) {
         struct broker b;
         lessor_error e = {0};
         pid_t fake = fake_start(m);
@@ -92,9 +101,11 @@ static void check_told(const struct manner *m, const char *says) {
         lessor *l = client_open(&b);
         redisReply *reply = lessor_command(client_database(l, NULL), &e, "PING");
         check_msg(!reply, "answered");
-        check_eq(e.code, LESSOR_E_UPSTREAM);
+        check_msg(e.code == outcome, "%d: %s", e.code, e.text);
         check_msg(strstr(e.text, says), "`%s` does not say `%s`", e.text, says);
         check(!e.may_have_run);
+        check_figure(&b, "main", trouble, trouble);
+        check_named(&b, trouble);
         check(broker_figures_now(&b, "main").failed_connections > 0);
         check_figure(&b, "main", created_connections, 0);
         lessor_close(l);
@@ -103,38 +114,49 @@ static void check_told(const struct manner *m, const char *says) {
 }
 
 TEST(hostile_upstream, a_reply_that_nobody_asked_for_does_not_end_the_broker) {
-        check_told(&(struct manner){.answer = GOOD "+PONG\r\n"}, "nobody asked for");
+        check_told(&(struct manner){.answer = GOOD "+PONG\r\n"}, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS,
+                   "nobody asked for");
 }
 
 TEST(hostile_upstream, what_is_no_redis_is_called_so) {
-        check_told(&(struct manner){.answer = "HTTP/1.1 400 Bad Request\r\n\r\n"}, "does not answer like a Redis");
+        check_told(&(struct manner){.answer = "HTTP/1.1 400 Bad Request\r\n\r\n"}, LESSOR_E_UPSTREAM,
+                   LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis");
 }
 
 TEST(hostile_upstream, arrays_in_arrays_without_end_are_refused) {
         check_told(
                 &(struct manner){.answer = "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n"},
-                "does not answer like a Redis");
+                LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis");
 }
 
 TEST(hostile_upstream, an_answer_without_end_is_cut_off) {
         check_told(&(struct manner){.answer = "$500000000\r\n0123456789abcdef0123456789abcdef0123456789abcdef",
                                     .endless = true},
-                   "no end");
+                   LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "no end");
 }
 
 TEST(hostile_upstream, one_that_closes_during_the_handshake_is_said) {
-        check_told(&(struct manner){.answer = "+OK\r\n", .close_after = true}, "closed the connection");
+        check_told(&(struct manner){.answer = "+OK\r\n", .close_after = true}, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_SILENT,
+                   "closed the connection");
 }
 
 TEST(hostile_upstream, one_that_stops_half_way_is_given_up_in_time) {
-        check_told(&(struct manner){.answer = "+OK\r\n:7\r\n+PO"}, "in time");
+        check_told(&(struct manner){.answer = "+OK\r\n:7\r\n+PO"}, LESSOR_E_UPSTREAM, LESSOR_TROUBLE_SILENT, "in time");
 }
 
 TEST(hostile_upstream, a_full_server_is_quoted) {
         check_told(&(struct manner){.answer = "-ERR max number of clients reached\r\n",
                                     .at_once = true,
                                     .close_after = true},
-                   "max number of clients");
+                   LESSOR_E_UPSTREAM, LESSOR_TROUBLE_MAXCLIENTS, "max number of clients");
+}
+
+TEST(hostile_upstream, one_in_protected_mode_is_called_so) {
+        check_told(&(struct manner){.answer = "-DENIED Redis is running in protected mode because protected mode is "
+                                              "enabled and no password is set for the default user.\r\n",
+                                    .at_once = true,
+                                    .close_after = true},
+                   LESSOR_E_CREDENTIALS, LESSOR_TROUBLE_PROTECTED_MODE, "protected mode");
 }
 
 TEST(hostile_upstream, an_answer_byte_by_byte_is_an_answer) {

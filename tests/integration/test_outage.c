@@ -217,46 +217,7 @@ TEST(outage, ten_thousand_forged_reports_neither_trip_nor_drain) {
         host_end(&h);
 }
 
-/* ---- a server that is not what it should be -------------------------------------------------------------------------- */
-
-/* `lessor health` names it; the breaker stays closed; it is not dialled hot. */
-static void check_classified(struct redis *r, const char *keys, int outcome, const char *says) {
-        struct broker b;
-        lessor_error e = {0};
-        char *text;
-
-        broker_start(&b, "databases: {main: {%s, %s, breaker_failures: 1}}\n", redis_address(r), keys);
-        lessor *l = client_open(&b);
-        lessor_db *db = client_database(l, NULL);
-        for (unsigned i = 0; i < 20; i++)
-                check_msg(outcome_of(db, 300, &e) == outcome, "%d: %s", e.code, e.text);
-        check_msg(strstr(e.text, says), "`%s` does not say `%s`", e.text, says);
-        check_figure(&b, "main", breaker_trips, 0);
-        check_figure(&b, "main", health, LESSOR_HEALTH_FAILED);
-        check(broker_figures_now(&b, "main").failed_connections <= 10);
-        const char *const argv[] = {tool_path(), "health", "--instance", b.instance, NULL};
-        check_eq(program_run(argv, &text, WAIT_MS), 2);
-        check_msg(strstr(text, says), "%s", text);
-        free(text);
-        lessor_close(l);
-        broker_free(&b);
-}
-
-TEST(outage, each_refusal_of_a_server_is_named_and_trips_nothing) {
-        struct redis r;
-        redis_start(&r, &(struct redis_options){
-                                .tcp = true,
-                                .password = "secret",
-                                .config = "user nobody on >nothing ~* &* -@all +auth +ping\nuser off off >nothing"});
-        check_classified(&r, "db: 0", LESSOR_E_CREDENTIALS, "NOAUTH");
-        check_classified(&r, "password: wrong", LESSOR_E_CREDENTIALS, "WRONGPASS");
-        check_classified(&r, "username: off, password: nothing", LESSOR_E_CREDENTIALS, "WRONGPASS");
-        check_classified(&r, "username: nobody, password: nothing, db: 1", LESSOR_E_CREDENTIALS, "NOPERM");
-        check_classified(&r, "password: secret, db: 99", LESSOR_E_CREDENTIALS, "out of range");
-        redis_say(&r, "CONFIG SET maxclients 1");
-        check_classified(&r, "password: secret", LESSOR_E_UPSTREAM, "max number of clients");
-        redis_stop(&r);
-}
+/* ---- a server that is not what it should be: see test_refusals, too ------------------------------------------------------ */
 
 TEST(outage, a_demoted_server_is_asked_and_its_connections_are_replaced) {
         struct redis master;
@@ -286,7 +247,7 @@ TEST(outage, a_demoted_server_is_asked_and_its_connections_are_replaced) {
 
 /* ---- a restart ------------------------------------------------------------------------------------------------------ */
 
-enum { WORKERS = 200 };
+enum { WORKERS = 200, DIALS_PER_100_MS = 100 };
 
 struct restart {
         struct broker *broker;
@@ -319,12 +280,17 @@ static int works_through_a_restart(unsigned index, void *arg) {
         return 0;
 }
 
-TEST_WITH(outage, a_restart_under_two_hundred_workers_trips_nothing_and_fails_nobody_who_waits, .timeout = 120) {
+/* In the whole run no more attempts to connect are begun in any 100 ms than the limit. */
+static void check_restart(unsigned max_connections) {
+        char keys[128];
         struct host h;
         struct workers workers;
         struct restart *r = shared_memory(sizeof(*r));
 
-        host_start(&h, "wait_timeout: 30s");
+        /* The time a caller waits by default. */
+        snprintf(keys, sizeof(keys), "max_connections: %u, wait_timeout: %us, socket_timeout: %us", max_connections,
+                 5 * PROCESS_SLOW, 5 * PROCESS_SLOW);
+        host_start(&h, keys);
         r->broker = &h.broker;
         workers_start(&workers, WORKERS, works_through_a_restart, r);
         check(stage_reached(&r->working, WORKERS, WAIT_MS));
@@ -334,7 +300,18 @@ TEST_WITH(outage, a_restart_under_two_hundred_workers_trips_nothing_and_fails_no
         struct lessor_status_database d = broker_figures_now(&h.broker, "main");
         check_eq(d.breaker_trips, 0);
         check(d.peak_connections <= d.max_connections);
+        check_msg(d.peak_dial_rate >= 1 && d.peak_dial_rate <= DIALS_PER_100_MS, "%llu dials within 100 ms",
+                  (unsigned long long)d.peak_dial_rate);
         host_end(&h);
+}
+
+TEST_WITH(outage, a_restart_under_two_hundred_workers_trips_nothing_and_fails_nobody_who_waits, .timeout = 120) {
+        check_restart(20);
+}
+
+/* With a place for each of them all dial at once, as soon as the first has found that the server is there again. */
+TEST_WITH(outage, a_restart_under_two_hundred_workers_with_a_place_each_is_no_storm_of_dials, .timeout = 120) {
+        check_restart(250);
 }
 
 /* ---- idleness and age ----------------------------------------------------------------------------------------------- */

@@ -31,7 +31,8 @@ static redisContext *try_connect(const struct redis *r) {
                         freeReplyObject(redisCommand(c, "AUTH %s", r->password));
                 reply = redisCommand(c, "PING");
         }
-        bool up = reply && reply->type == REDIS_REPLY_STATUS;
+        bool loading = reply && reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "LOADING", 7) == 0;
+        bool up = reply && (reply->type == REDIS_REPLY_STATUS || loading);
         if (reply)
                 freeReplyObject(reply);
         if (!up && c)
@@ -126,6 +127,23 @@ void redis_restart(struct redis *r) {
         if (r->pid > 0)
                 redis_kill(r);
         check_msg(launch(r), "redis-server does not start again, see %s", r->log);
+}
+
+void redis_restart_loading(struct redis *r, const char *config) {
+        char *before = sandbox_read(r->config, NULL), *text = NULL;
+        check(asprintf(&text, "%s%s\n", before, config) > 0);
+        sandbox_write(r->config, text);
+        free(before);
+        free(text);
+        redis_restart(r);
+        check_eq(redis_info(r, "loading"), 1);
+}
+
+bool redis_is_busy(struct redis *r) {
+        redisReply *reply = redis_ask(r, "PING");
+        bool busy = reply->type == REDIS_REPLY_ERROR && strncmp(reply->str, "BUSY", 4) == 0;
+        freeReplyObject(reply);
+        return busy;
 }
 
 void redis_pause(struct redis *r) { check(kill(r->pid, SIGSTOP) == 0); }

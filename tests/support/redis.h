@@ -28,6 +28,8 @@ void redis_start(struct redis *, const struct redis_options *); /* options NULL:
 void redis_stop(struct redis *);                                /* and frees */
 void redis_kill(struct redis *);                                /* -9; the struct stays, for redis_restart() */
 void redis_restart(struct redis *);                             /* same socket, port and configuration, no data */
+void redis_restart_loading(struct redis *, const char *config); /* likewise with these lines more: answers LOADING */
+bool redis_is_busy(struct redis *);                             /* with a script: answers BUSY */
 void redis_pause(struct redis *);                               /* SIGSTOP: connections stay, nothing answers */
 void redis_resume(struct redis *);
 

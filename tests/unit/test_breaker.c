@@ -3,6 +3,7 @@
 #include "pool/breaker.h"
 
 #include "base/clock.h"
+#include "dial_meter.h"
 #include "pool/rate.h"
 #include "support/check.h"
 
@@ -25,8 +26,15 @@ static void trip(void) {
         check(breaker_fail(&b, b.epoch, PAUSE, now));
 }
 
-static void bring_into(enum breaker_state state) {
+/* OPEN by hand is a state of its own here. */
+enum { HELD = BREAKER_STATES, ALL_STATES };
+
+static void bring_into(unsigned state) {
         setup();
+        if (state == HELD) {
+                check(breaker_hold(&b, now));
+                return;
+        }
         for (unsigned i = 1; i < limits.failures; i++)
                 breaker_fail(&b, b.epoch, PAUSE, now); /* one more would open it */
         if (state == BREAKER_CLOSED)
@@ -36,7 +44,7 @@ static void bring_into(enum breaker_state state) {
                 breaker_probe(&b);
 }
 
-enum event { SUCCEED, FAIL, ANSWER, LOSE, RESET, LATE_SUCCEED, LATE_FAIL, LATE_ANSWER, LATE_LOSE, EVENTS };
+enum event { SUCCEED, FAIL, ANSWER, LOSE, RESET, HOLD, LATE_SUCCEED, LATE_FAIL, LATE_ANSWER, LATE_LOSE, EVENTS };
 
 static bool apply(enum event event) {
         switch (event) {
@@ -49,8 +57,9 @@ static bool apply(enum event event) {
         case LOSE:
                 return breaker_lose(&b, now, PAUSE, now);
         case RESET:
-                breaker_reset(&b);
-                return true;
+                return breaker_reset(&b);
+        case HOLD:
+                return breaker_hold(&b, now);
         case LATE_SUCCEED:
                 return breaker_succeed(&b, b.epoch - 1);
         case LATE_FAIL:
@@ -69,23 +78,29 @@ static bool apply(enum event event) {
 #define C BREAKER_CLOSED
 #define O BREAKER_OPEN
 #define H BREAKER_HALF_OPEN
-static const enum breaker_state after[BREAKER_STATES][EVENTS] = {
-        /*      SUCCEED FAIL ANSWER LOSE RESET and late: they change nothing */
-        [C] = {C, O, C, O, C, C, C, C, C},
-        [O] = {C, O, C, O, C, O, O, O, O},
-        [H] = {C, O, C, H, C, H, H, H, H},
+#define B HELD
+static const unsigned after[ALL_STATES][EVENTS] = {
+        /*      SUCCEED FAIL ANSWER LOSE RESET HOLD and late: they change nothing */
+        [C] = {C, O, C, O, C, B, C, C, C, C},
+        [O] = {C, O, C, O, C, B, O, O, O, O},
+        [H] = {C, O, C, H, C, B, H, H, H, H},
+        [B] = {B, B, B, B, C, B, B, B, B, B},
 };
 
+static unsigned state_now(void) { return b.held && b.state == BREAKER_OPEN ? HELD : b.state; }
+
 BREAKER_TEST(every_state_meets_every_event) {
-        for (unsigned state = 0; state < BREAKER_STATES; state++) {
+        for (unsigned state = 0; state < ALL_STATES; state++) {
                 for (unsigned event = 0; event < EVENTS; event++) {
-                        bring_into((enum breaker_state)state);
+                        bring_into(state);
                         uint64_t epoch = b.epoch;
                         bool changed = apply((enum event)event);
-                        check_msg(b.state == after[state][event], "state %u event %u: %u", state, event, b.state);
+                        check_msg(state_now() == after[state][event], "state %u event %u: %u", state, event,
+                                  state_now());
                         check_msg((b.epoch != epoch) == (after[state][event] != state), "state %u event %u", state,
                                   event);
-                        check(event == RESET || changed == (after[state][event] != state));
+                        check(changed == (after[state][event] != state));
+                        check(!b.held || (b.state == BREAKER_OPEN && !breaker_due(&b, TIME_NEVER)));
                         check(b.state != BREAKER_CLOSED || b.failures == 0 || b.failures == limits.failures - 1);
                 }
         }
@@ -177,6 +192,32 @@ BREAKER_TEST(no_failures_configured_means_never) {
         b.limits.failures = 0;
         for (unsigned i = 0; i < 1000; i++)
                 check(!breaker_fail(&b, b.epoch, PAUSE, now));
+}
+
+BREAKER_TEST(opened_by_hand_it_is_no_trip_and_knows_since_when) {
+        check(breaker_hold(&b, now));
+        check_eq(b.opened_at, now);
+        check_eq(b.trips, 0);
+        check(breaker_reset(&b));
+        check(!b.held);
+        trip();
+        now += NS_PER_S;
+        check(breaker_hold(&b, now));
+        check_eq(b.opened_at, now - NS_PER_S); /* it has been open since then */
+}
+
+TEST(dial_meter, the_most_within_any_tenth_of_a_second_is_found) {
+        struct dial_meter m = {0};
+        uint64_t t = NS_PER_S;
+        for (unsigned i = 0; i < 1000; i++, t += 10 * NS_PER_MS)
+                dial_meter_note(&m, t);
+        check_eq(m.peak, 10);
+        for (unsigned i = 0; i < 30; i++)
+                dial_meter_note(&m, t += NS_PER_MS);
+        check(m.peak >= 36 && m.peak <= 38);
+        for (unsigned i = 0; i < 2 * DIAL_METER_SIZE; i++)
+                dial_meter_note(&m, t);
+        check_eq(m.peak, DIAL_METER_SIZE);
 }
 
 TEST(rate, no_window_sees_more_than_the_limit) {

@@ -70,28 +70,38 @@ TEST(handshake, what_is_not_answered_yet_is_waited_for) {
 struct judgement {
         const char *wire;
         int outcome;
+        enum lessor_trouble trouble;
         const char *says;
 };
 
 TEST(handshake, every_refusal_has_its_class) {
         static const struct judgement judgements[] = {
-                {"-LOADING Redis is loading the dataset in memory\r\n", LESSOR_E_LOADING, "loading"},
-                {"+OK\r\n:1\r\n-LOADING Redis is loading the dataset in memory\r\n", LESSOR_E_LOADING, "loading"},
-                {"-NOAUTH Authentication required.\r\n", LESSOR_E_CREDENTIALS, "wants a password"},
+                {"-LOADING Redis is loading the dataset in memory\r\n", LESSOR_E_LOADING, LESSOR_TROUBLE_LOADING,
+                 "loading"},
+                {"+OK\r\n:1\r\n-LOADING Redis is loading the dataset in memory\r\n", LESSOR_E_LOADING,
+                 LESSOR_TROUBLE_LOADING, "loading"},
+                {"-NOAUTH Authentication required.\r\n", LESSOR_E_CREDENTIALS, LESSOR_TROUBLE_NOAUTH,
+                 "wants a password"},
                 {"-WRONGPASS invalid username-password pair or user is disabled.\r\n", LESSOR_E_CREDENTIALS,
-                 "refuses the configured"},
-                {"-ERR max number of clients reached\r\n", LESSOR_E_EXHAUSTED, "refuses the connection"},
-                {"-DENIED Redis is running in protected mode\r\n", LESSOR_E_CREDENTIALS, "protected mode"},
-                {"+HELLO\r\n", LESSOR_E_UPSTREAM, "does not answer like a Redis"},
-                {":1\r\n", LESSOR_E_UPSTREAM, "does not answer like a Redis"},
-                {"*0\r\n", LESSOR_E_UPSTREAM, "does not answer like a Redis"},
-                {"+OK\r\n+OK\r\n", LESSOR_E_UPSTREAM, "does not answer like a Redis"},
-                {"+OK\r\n:1\r\n+OK\r\n", LESSOR_E_UPSTREAM, "does not answer like a Redis"},
-                {"+OK\r\n:1\r\n-BUSY Redis is busy running a script\r\n", LESSOR_E_UPSTREAM, "BUSY"},
+                 LESSOR_TROUBLE_WRONGPASS, "refuses the configured"},
+                {"-ERR max number of clients reached\r\n", LESSOR_E_EXHAUSTED, LESSOR_TROUBLE_MAXCLIENTS,
+                 "refuses the connection"},
+                {"-DENIED Redis is running in protected mode\r\n", LESSOR_E_CREDENTIALS, LESSOR_TROUBLE_PROTECTED_MODE,
+                 "protected mode"},
+                {"+HELLO\r\n", LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis"},
+                {":1\r\n", LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis"},
+                {"*0\r\n", LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis"},
+                {"+OK\r\n+OK\r\n", LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis"},
+                {"+OK\r\n:1\r\n+OK\r\n", LESSOR_E_UPSTREAM, LESSOR_TROUBLE_NOT_REDIS, "does not answer like a Redis"},
+                {"+OK\r\n:1\r\n-BUSY Redis is busy running a script\r\n", LESSOR_E_LOADING, LESSOR_TROUBLE_BUSY,
+                 "BUSY"},
+                {"+OK\r\n:1\r\n-ERR out of sorts\r\n", LESSOR_E_UPSTREAM, LESSOR_TROUBLE_REFUSED,
+                 "PING: ERR out of sorts"},
         };
         for (size_t i = 0; i < ARRAY_SIZE(judgements); i++) {
                 struct handshake h;
                 check_eq(answer(&plain, judgements[i].wire, &h), judgements[i].outcome);
+                check_eq(h.trouble, judgements[i].trouble);
                 check_msg(strstr(h.text, judgements[i].says), "`%s` does not say `%s`", h.text, judgements[i].says);
         }
 }
@@ -103,8 +113,12 @@ TEST(handshake, auth_and_select_must_succeed) {
         target.db = 99;
         check_eq(answer(&target, "-ERR AUTH <password> called without any password configured\r\n", &h),
                  LESSOR_E_CREDENTIALS);
+        check_eq(h.trouble, LESSOR_TROUBLE_WRONGPASS);
+        check_eq(answer(&target, "+OK\r\n-NOPERM this user has no permissions\r\n", &h), LESSOR_E_CREDENTIALS);
+        check_eq(h.trouble, LESSOR_TROUBLE_NOPERM);
         check_eq(answer(&target, "+OK\r\n-ERR DB index is out of range\r\n", &h), LESSOR_E_CREDENTIALS);
         check(strstr(h.text, "check db"));
+        check_eq(h.trouble, LESSOR_TROUBLE_WRONG_DB);
         check_eq(answer(&target, "+OK\r\n+OK\r\n+OK\r\n:3\r\n+PONG\r\n", &h), LESSOR_OK);
 }
 
@@ -115,6 +129,7 @@ TEST(handshake, conveniences_may_be_refused) {
         check_eq(h.client_id, 0);
         check_eq(answer(&plain, "-NOPERM no\r\n-NOPERM no\r\n-NOPERM no\r\n", &h), LESSOR_OK);
         check_eq(answer(&plain, "+OK\r\n:5\r\n-MASTERDOWN Link with MASTER is down\r\n", &h), LESSOR_OK);
+        check_eq(answer(&plain, "+OK\r\n:5\r\n-MISCONF Redis is configured to save RDB snapshots\r\n", &h), LESSOR_OK);
 }
 
 TEST(handshake, no_text_holds_the_password) {

@@ -108,7 +108,7 @@ WEATHER_TEST(when_it_opens_all_who_wait_fail_at_once_and_nobody_joins_them) {
         expect(POOL_NOTHING);
         check_eq(pool_lease(&pool, &waiters[0], now), LESSOR_E_BREAKER_OPEN);
         char reason[LESSOR_STATUS_TEXT_SIZE];
-        check_eq(pool_health(&pool, "refused", reason), LESSOR_HEALTH_FAILED);
+        check_eq(pool_health(&pool, "refused", "", reason), LESSOR_HEALTH_FAILED);
         check(strstr(reason, "breaker") && strstr(reason, "refused"));
 }
 
@@ -122,10 +122,10 @@ WEATHER_TEST(an_open_breaker_is_probed_though_nobody_asks_and_one_success_lets_a
         struct pool_conn *probe = expect(POOL_DIAL).conn;
         expect(POOL_NOTHING); /* one */
         check_eq(pool.breaker.state, BREAKER_HALF_OPEN);
-        check_eq(pool_health(&pool, "refused", reason), LESSOR_HEALTH_DEGRADED);
+        check_eq(pool_health(&pool, "refused", "", reason), LESSOR_HEALTH_DEGRADED);
         check_eq(pool_lease(&pool, &waiters[0], now), LESSOR_E_BREAKER_OPEN);
         pool_dialled(&pool, probe, now);
-        check_eq(pool_health(&pool, "refused", reason), LESSOR_HEALTH_HEALTHY);
+        check_eq(pool_health(&pool, "refused", "", reason), LESSOR_HEALTH_HEALTHY);
         lease(0);
 }
 
