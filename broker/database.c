@@ -66,13 +66,32 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
 
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
-        char text[LESSOR_TEXT_SIZE];
+        char text[LESSOR_TEXT_SIZE], what[96] = "";
+        if (db->pool.hold) {
+                snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
+                         name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
+                request_refuse(request, outcome, 0, text);
+                return;
+        }
+        switch (pool_limit(&db->pool, &request->waiter)) {
+        case POOL_LIMIT_NONE:
+                snprintf(what, sizeof(what), "%u of max_connections %u in use", db->pool.count[CONN_LEASED],
+                         db->pool.limits.max_connections);
+                break;
+        case POOL_LIMIT_PINNED:
+                snprintf(what, sizeof(what), "%u of max_pinned %u held by those who block", db->pool.pinned,
+                         db->pool.limits.max_pinned);
+                break;
+        case POOL_LIMIT_USER:
+                snprintf(what, sizeof(what), "uid %u holds %u of max_leases_per_user %u", request->tenant->uid,
+                         request->waiter.account->leased, request->waiter.account->max_leased);
+                break;
+        }
         db->counters.wanting += pool_open(&db->pool) >= db->pool.limits.max_connections;
         snprintf(text, sizeof(text),
-                 "database `%s`: no connection within %" PRIu64 " ms: %u of max_connections %u in use, %u waiting; "
-                 "`lessor leases` names the holders",
-                 name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
-                 db->pool.waiting);
+                 "database `%s`: no connection within %" PRIu64
+                 " ms: %s, %u waiting; `lessor leases` names the holders",
+                 name_of(db), waited_ns / NS_PER_MS, what, db->pool.waiting);
         request_refuse(request, outcome, 0, text);
 }
 
@@ -87,7 +106,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
         else
                 db->counters.lease_timeouts++;
         /* Who waited in vain for a server that cannot be reached is told that, not that he waited. */
-        if (db->pool.trouble)
+        if (db->pool.trouble && !db->pool.hold)
                 refuse_for_trouble(request, db->pool.trouble, now);
         else if (would_not_wait)
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);
@@ -259,7 +278,8 @@ void database_lease(struct database_request *request) {
                 return;
         }
         /* Alone in the queue before a free connection: served at once, and without a timer. */
-        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE]) {
+        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] ||
+            pool_limit(&db->pool, &request->waiter) != POOL_LIMIT_NONE) {
                 request_set_timer(request, now);
                 advise_of_wait(db);
         }

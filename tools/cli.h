@@ -10,6 +10,8 @@ enum {
         EXIT_ABSENT = 2,  /* no broker of this instance, or its segment is not readable */
         EXIT_USAGE = 64,  /* sysexits.h' EX_USAGE */
         EXIT_TROUBLE = 71,
+        EXIT_LATER = 75, /* the broker is busy, or late */
+        EXIT_FORBIDDEN = 77,
 };
 
 struct command {
@@ -17,7 +19,8 @@ struct command {
         int (*run)(const struct command *self, int argc, char **argv); /* argv[0] is the command's name */
 };
 
-extern const struct command command_stat, command_health, command_leases, command_reload, command_shutdown,
+extern const struct command command_stat, command_health, command_leases, command_pause, command_resume, command_drain,
+        command_reconnect, command_breaker, command_kill, command_reload, command_log_level, command_shutdown,
         command_bench;
 
 /* Says what is wrong and where to read on, on standard error. Returns EXIT_USAGE. */
