@@ -106,7 +106,7 @@ static void tell_of_session(struct errand *e, pid_t pid) {
         else
                 snprintf(a->text, sizeof(a->text),
                          "%" PRIu64 " session%s of pid %d ended; what was held comes back now", a->concerned,
-                         a->concerned == 1 ? " was" : "s were", (int)pid);
+                         a->concerned == 1 ? "" : "s", (int)pid);
 }
 
 /* A session's number is on one thread; a process may have sessions on several. */

@@ -103,6 +103,24 @@ static int make_segments(struct broker *b) {
         return r;
 }
 
+static bool turn(void *lanes) { return lanes_turn(lanes); }
+static bool may_sleep(void *lanes) { return lanes_may_sleep(lanes); }
+static void awake(void *lanes) { lanes_awake(lanes); }
+
+static int make_lanes(struct broker *b, unsigned i) {
+        struct session_set *thread = &b->threads[i];
+        struct lanes_options options = {.loop = &thread->loop,
+                                        .thread = i,
+                                        .size = (uint32_t)b->config->lane_size,
+                                        .directory = &b->directory,
+                                        .ops = &session_lanes_ops,
+                                        .budget = &b->reply_budget,
+                                        .bell = &b->page.map->bells[i]};
+        thread->loop.turns =
+                (struct loop_turns){.turn = turn, .may_sleep = may_sleep, .awake = awake, .userdata = &thread->lanes};
+        return lanes_init(&thread->lanes, &options);
+}
+
 static int make_threads(struct broker *b) {
         b->threads = calloc(b->config->threads, sizeof(*b->threads));
         if (!b->threads)
@@ -112,9 +130,13 @@ static int make_threads(struct broker *b) {
                 session_set_init(thread, &b->host);
                 b->n_threads_ready++;
                 int r = loop_init(&thread->loop, true);
+                if (r == 0)
+                        r = make_lanes(b, i);
                 if (r < 0)
                         return r;
         }
+        b->host.threads = b->threads;
+        b->host.n_threads = b->config->threads;
         return 0;
 }
 
@@ -127,7 +149,8 @@ int broker_make_database(struct broker *b, const struct config_database *c, unsi
                                            .generation = b->generation,
                                            .loop = &b->threads[i % b->config->threads].loop,
                                            .ops = &session_database_ops,
-                                           .page = &b->page};
+                                           .page = &b->page,
+                                           .lanes = &b->threads[i % b->config->threads].lanes};
         int r = database_new(&options, &b->databases[i]);
         if (r < 0)
                 return r;
@@ -146,6 +169,7 @@ void broker_show_database(struct broker *b, const struct config_database *c, uns
         struct control_entry entry = {.name = c->name,
                                       .max_connections = c->max_connections,
                                       .max_pinned = c->max_pinned,
+                                      .thread = i % b->config->threads,
                                       .wait_timeout_ns = c->wait_timeout_ns,
                                       .socket_timeout_ns = c->socket_timeout_ns};
         control_page_set(&b->page, i, &entry);
@@ -206,6 +230,7 @@ static void make_host(struct broker *b) {
         b->host.max_sessions = b->config->max_sessions;
         b->host.max_sessions_per_user = b->config->max_sessions_per_user;
         users_init(&b->host.users);
+        atomic_init(&b->reply_budget.limit, b->config->reply_budget);
 }
 
 static int assemble(struct broker *b) {
@@ -330,6 +355,8 @@ void broker_free(struct broker *b) {
         for (unsigned i = 0; i < b->n_threads_ready; i++)
                 if (b->threads[i].loop.base)
                         mailbox_drain(&b->threads[i].loop.inbox);
+        for (unsigned i = 0; i < b->n_threads_ready; i++)
+                lanes_deinit(&b->threads[i].lanes);
         control_free(b->control);
         b->control = NULL;
         administer_end(b);

@@ -19,6 +19,7 @@ struct broker {
         struct control *control;
         struct session_host host;
         struct directory directory;
+        struct reply_budget reply_budget;
         struct control_page page;
         struct status_segment *segment;
         struct session_set *threads;

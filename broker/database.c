@@ -138,6 +138,12 @@ static void carry_out(struct database *db, const struct pool_action *action, uin
         case POOL_UNWANT:
                 holders_unwant(db, action->conn);
                 break;
+        case POOL_LANE:
+                pipeline_up(db, connection_of(db, action->conn), now);
+                break;
+        case POOL_DRAIN:
+                pipeline_drain(db, connection_of(db, action->conn), now);
+                break;
         }
 }
 
@@ -201,6 +207,34 @@ static void refuse_limited(struct database_request *request, unsigned limit) {
         request_refuse(request, LESSOR_E_LIMIT, 0, text);
 }
 
+/* Does he wait for others to give something back? */
+static void advise_of_wait(struct database *db) {
+        if (pool_open(&db->pool) >= db->pool.limits.max_connections &&
+            advice_wait(&db->advice, db->o.lanes && db->o.config->path == CONFIG_ROUTE_AUTO))
+                database_publish_path(db);
+}
+
+void database_publish_path(struct database *db) {
+        control_page_set_path(db->o.page, db->o.index, db->advice.path);
+        log_debug("path: %s db=%s",
+                  db->advice.path == LESSOR_PATH_LANE     ? "by lane, many are active"
+                  : db->advice.path == LESSOR_PATH_DIRECT ? "direct, few are active"
+                                                          : "by lease",
+                  name_of(db));
+}
+
+void database_advise(struct database *db) {
+        static const enum lessor_path fixed[] = {[CONFIG_ROUTE_AUTO] = LESSOR_PATH_DIRECT,
+                                                 [CONFIG_ROUTE_LEASE] = LESSOR_PATH_LEASE,
+                                                 [CONFIG_ROUTE_LANE] = LESSOR_PATH_LANE};
+        enum config_route route = db->o.lanes ? db->o.config->path : CONFIG_ROUTE_LEASE;
+        bool set = route != CONFIG_ROUTE_AUTO || db->advice.path == LESSOR_PATH_LEASE;
+        if (advice_look(&db->advice, db->direct_busy, db->pool.limits.max_connections, route == CONFIG_ROUTE_AUTO) ||
+            (set && advice_set(&db->advice, fixed[route])))
+                database_publish_path(db);
+        db->direct_busy = 0;
+}
+
 void database_lease(struct database_request *request) {
         struct database *db = request->database;
         uint64_t now = clock_now();
@@ -231,8 +265,10 @@ void database_lease(struct database_request *request) {
                 return;
         }
         /* Alone in the queue before a free connection: served at once, and without a timer. */
-        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
+        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] || db->pool.hold) {
                 request_set_timer(request, now);
+                advise_of_wait(db);
+        }
         database_pump(db, now);
 }
 
@@ -260,6 +296,21 @@ bool database_allows(struct database *db, const struct peer *peer) {
         for (unsigned i = 0; i < allow->gids.n; i++)
                 if (peer_in_group(peer, allow->gids.ids[i]))
                         return true;
+        atomic_fetch_add_explicit(&db->denied, 1, memory_order_relaxed);
+        return false;
+}
+
+bool database_admits(struct database *db, const struct peer_identity *who) {
+        const struct config_allow *allow = &database_config(db)->allow;
+        if (allow->everyone)
+                return true;
+        for (unsigned i = 0; i < allow->uids.n; i++)
+                if (allow->uids.ids[i] == who->uid)
+                        return true;
+        for (unsigned i = 0; i < allow->gids.n; i++)
+                for (unsigned j = 0; j < who->n_groups; j++)
+                        if (who->groups[j] == allow->gids.ids[i])
+                                return true;
         atomic_fetch_add_explicit(&db->denied, 1, memory_order_relaxed);
         return false;
 }
@@ -296,6 +347,7 @@ int database_new(const struct database_options *options, struct database **ret) 
         list_init(&db->tenants);
         list_init(&db->accounts);
         evtimer_assign(&db->wake, options->loop->base, on_wake, db);
+        pipelines_init(db, options->lanes);
         for (unsigned i = 0; i < places; i++) {
                 connections[i].database = db;
                 connections[i].conn = &db->pool.conns[i];
@@ -322,6 +374,7 @@ void database_free(struct database *db) {
                 return;
         list_for_each_safe (&db->pool.queue, it, next)
                 request_free(container_of(container_of(it, struct pool_waiter, link), struct database_request, waiter));
+        pipelines_deinit(db);
         for (unsigned i = 0; i < db->pool.places; i++) {
                 dial_cancel(db->connections[i].dial);
                 handover_cancel(&db->connections[i]);

@@ -16,8 +16,9 @@
 
 struct control_page;
 struct database;
+struct lanes;
 struct peer;
-struct control_page;
+struct peer_identity;
 
 struct database_request {
         struct letter letter; /* while it travels to the owner's thread */
@@ -53,6 +54,7 @@ struct database_options {
         struct loop *loop;
         const struct database_ops *ops;
         struct control_page *page; /* where its breaker and its commands are published; borrowed */
+        struct lanes *lanes;       /* the thread's; NULL: there are none */
 };
 
 int database_new(const struct database_options *options, struct database **ret); /* 0; -ENOMEM */
@@ -91,6 +93,7 @@ bool database_breaker_reset(struct database *database);
 
 /* From any thread: may this worker use it? Counts a refusal. */
 bool database_allows(struct database *database, const struct peer *peer);
+bool database_admits(struct database *database, const struct peer_identity *who); /* likewise, without his socket */
 
 /* A session's tenant is made by the session, and the database's from the first request on. */
 void database_lease(struct database_request *request); /* takes the request */

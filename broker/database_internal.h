@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /* What the files of one database share: database.c and its neighbours, nobody else. */
+#include "advice.h"
 #include "database.h"
 #include "dial_meter.h"
+#include "pipeline.h"
 #include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
@@ -18,6 +20,7 @@ struct connection {
         struct reset *reset;    /* while RESETTING */
         struct lesson *lesson;  /* DIALLING: the server's list of commands is being read */
         struct link link;
+        struct pipe *pipe; /* while it is the lanes' */
         uint64_t client_id;
         char local[LESSOR_NAME_SIZE];
         struct place *place; /* while leased: whose it is, and under which word */
@@ -69,6 +72,9 @@ struct database {
         struct list tenants, accounts;
         struct counters counters;
         struct manual manual;
+        struct advice advice;
+        unsigned direct_busy; /* for it: leased connections that were retaken often since the last look */
+        struct pipelines pipelines;
         enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
@@ -78,6 +84,8 @@ static inline const char *name_of(const struct database *db) { return db->o.conf
 /* database.c: does what the pool wants done, until nothing is left. */
 void database_pump(struct database *db, uint64_t now);
 void database_note_error(struct database *db, const char *text);
+void database_publish_path(struct database *db);
+void database_advise(struct database *db); /* ten times a second: how single commands are to go */
 
 static inline struct connection *connection_of(struct database *db, const struct pool_conn *conn) {
         return &db->connections[conn->slot];
@@ -111,6 +119,7 @@ void manual_show(const struct database *db, struct lessor_status_database *ret);
 void learn_wanted(struct database *db);
 bool learn_begin(struct connection *c, const struct dial_result *result); /* true: dialling_done() follows */
 void learn_cancel(struct connection *c);
+void learn_from(struct database *db, const struct redisReply *list); /* it was asked for the lanes */
 
 /* handover.c: what becomes of a connection that comes back. */
 enum pool_return handover_grade(struct database *db, const struct lessor_msg_return *msg);

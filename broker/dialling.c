@@ -117,6 +117,10 @@ void dialling_lost(struct link *link) {
         struct database *db = c->database;
         uint64_t now = clock_now();
         log_debug("upstream: lost db=%s slot=%u local=%s", name_of(db), c->conn->slot, c->local);
+        if (c->conn->state == CONN_LANE) {
+                pipeline_lost(db, c, now);
+                return;
+        }
         handover_cancel(c);
         check_cancel(c->check);
         c->check = NULL;

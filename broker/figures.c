@@ -98,6 +98,24 @@ static void snapshot_weather(const struct database *db, struct lessor_status_dat
         r->discards_idle = s->discards[POOL_DISCARD_IDLE];
         r->discards_age = s->discards[POOL_DISCARD_AGE];
         r->discards_outdated = s->discards[POOL_DISCARD_OUTDATED];
+        r->discards_lane = s->discards[POOL_DISCARD_LANE];
+}
+
+static void snapshot_lanes(const struct database *db, struct lessor_status_database *r) {
+        const struct pipelines *p = &db->pipelines;
+        r->lane_connections = db->pool.count[CONN_LANE];
+        r->lane_calls = p->counters.calls;
+        r->lane_writes = p->counters.writes;
+        r->lane_rings = p->counters.rings;
+        r->lane_refused = p->counters.refused;
+        r->lane_unsent = p->counters.unsent;
+        r->lane_timeouts = p->counters.timeouts;
+        r->lane_discarded = p->counters.discarded;
+        r->lane_apart = p->counters.apart;
+        r->path = db->advice.path;
+        r->path_changes = db->advice.changes;
+        r->lane_queue_time = p->queue_time;
+        r->lane_round_trip = p->round_trip;
 }
 
 static void snapshot_counters(const struct database *db, struct lessor_status_database *r) {
@@ -168,11 +186,14 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         wire_string(ret->last_error, sizeof(ret->last_error), db->last_error);
         uint64_t now = clock_now();
         holders_watch(db, now);
+        database_advise(db);
+        pipelines_sweep(db, now);
         snapshot_gauges(db, ret, now);
         snapshot_weather(db, ret, now);
-        manual_show(db, ret);
         snapshot_counters(db, ret);
+        snapshot_lanes(db, ret);
         snapshot_health(db, ret, now);
+        manual_show(db, ret);
         for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);
 }

@@ -30,6 +30,7 @@ static void count_retakes(struct database *db, struct place *p, struct lessor_sl
         p->retakes = retakes;
         if (grown <= ((now - p->since) / NS_PER_US + 1000) * RETAKES_PER_US_MAX)
                 db->counters.warm_leases += grown;
+        db->direct_busy += grown >= ADVICE_BUSY_CALLS;
 }
 
 /* Has the lease changed hands since we last looked? Not once it is wanted: no worker may change the word then. */

@@ -76,6 +76,13 @@ bool learn_begin(struct connection *c, const struct dial_result *result) {
         return true;
 }
 
+void learn_from(struct database *db, const redisReply *list) {
+        if (db->learning == LEARN_UNDERWAY || db->learning == LEARN_DONE)
+                return;
+        take_list(db, list);
+        db->learning = LEARN_DONE;
+}
+
 void learn_cancel(struct connection *c) {
         if (!c->lesson)
                 return;

@@ -33,10 +33,26 @@ void loop_deinit(struct loop *loop) {
         loop->base = NULL;
 }
 
+/* libevent 2.1 has no hook before its wait: one turn of it at a time. */
+static void take_turns(struct loop *loop) {
+        const struct loop_turns *t = &loop->turns;
+        do {
+                if (t->turn(t->userdata) || !t->may_sleep(t->userdata)) {
+                        event_base_loop(loop->base, EVLOOP_NONBLOCK);
+                        continue;
+                }
+                event_base_loop(loop->base, EVLOOP_ONCE);
+                t->awake(t->userdata);
+        } while (!event_base_got_break(loop->base));
+}
+
 static void *run(void *userdata) {
         struct loop *loop = userdata;
         rcu_register_thread();
-        event_base_dispatch(loop->base);
+        if (loop->turns.turn)
+                take_turns(loop);
+        else
+                event_base_dispatch(loop->base);
         rcu_unregister_thread();
         return NULL;
 }

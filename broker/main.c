@@ -116,31 +116,12 @@ static void log_report(const struct config_report *report) {
         }
 }
 
-/* Keys that are parsed and checked, but that this release does not act on yet: whoever sets one is told. */
-static const enum config_key_id inert[] = {CONFIG_KEY_lane_size, CONFIG_KEY_reply_budget};
-
-static bool is_set(const struct config *config, enum config_key_id id) {
-        bool set = config->origin[id].source != CONFIG_SOURCE_DEFAULT;
-        for (unsigned i = 0; config_keys[id].database && i < config->n_databases; i++)
-                set = set || config->databases[i].origin[id].source != CONFIG_SOURCE_DEFAULT;
-        return set;
-}
-
-static void warn_of_inert_keys(const struct config *config) {
-        for (size_t i = 0; i < ARRAY_SIZE(inert); i++)
-                if (is_set(config, inert[i]))
-                        log_warning("config: `%s` is set, but lessord " LESSOR_RELEASE " does not act on it yet",
-                                    config_keys[inert[i]].name);
-}
-
 static int load_again(void *userdata, struct config **ret) {
         const struct arguments *a = userdata;
         struct config_report report = {0};
         int r = config_load(&a->config, &report, ret);
         log_report(&report);
         config_report_deinit(&report);
-        if (r == 0)
-                warn_of_inert_keys(*ret);
         return r;
 }
 
@@ -148,7 +129,6 @@ static int run(const struct arguments *a, const struct config *config) {
         const struct broker_loader loader = {.load = load_again, .userdata = (void *)(uintptr_t)a};
         struct broker *broker;
         log_set_level((enum log_level)config->log_level);
-        warn_of_inert_keys(config);
         signal(SIGPIPE, SIG_IGN);
         signal(SIGHUP, SIG_IGN); /* until the broker takes it as the order to reload */
         if (broker_new(config, &loader, &broker) < 0)

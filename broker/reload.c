@@ -54,6 +54,7 @@ static void finish(struct reload *r) {
         struct config *old = (struct config *)(uintptr_t)b->current;
         synchronize_rcu();
         b->current = r->config;
+        atomic_store_explicit(&b->reply_budget.limit, r->config->reply_budget, memory_order_relaxed);
         r->config = NULL;
         if (old != b->config && !r->old_in_use)
                 config_free(old);

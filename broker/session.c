@@ -13,6 +13,7 @@
 #include "log.h"
 #include "peer/peer.h"
 #include "peer/proc.h"
+#include "port.h"
 
 #define USED_WORDS (LESSOR_DATABASES_MAX / 64)
 
@@ -26,6 +27,8 @@ struct session {
         struct session_memory *memory;
         _Atomic uint64_t used[USED_WORDS];            /* databases he ever asked for a lease of */
         bool words;                                   /* LESSOR_FEATURE_WORDS */
+        bool lanes;                                   /* LESSOR_FEATURE_LANES */
+        struct port **ports;                          /* one a thread; NULL: none was asked for */
         struct tenant *tenants[LESSOR_DATABASES_MAX]; /* the databases': not to be looked into here */
         char program[LESSOR_NAME_SIZE];
 };
@@ -116,8 +119,9 @@ static struct session *find(struct loop *here, uint64_t id) {
 static void deliver(struct loop *here, uint64_t id, const union wire_message *message, int fd) {
         struct session *s = find(here, id);
         if (!s)
-                return; /* ended meanwhile; the database hears of that and takes the lease back */
-        atomic_fetch_sub_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
+                return;                   /* ended meanwhile; the database hears of that and takes the lease back */
+        if (message->header.request != 0) /* else it answers no question: news of a lane */
+                atomic_fetch_sub_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
         peer_send(&s->peer, message, fd);
 }
 
@@ -174,6 +178,27 @@ static void on_violated(struct loop *here, const struct tenant *tenant, const ch
 
 const struct database_ops session_database_ops = {
         .granted = on_granted, .refused = on_refused, .violated = on_violated};
+
+/* ---- news of lanes ------------------------------------------------------------------------------------------------ */
+
+static void on_lane_message(struct loop *here, struct loop *home, uint64_t session, const union wire_message *message,
+                            int fd) {
+        struct session *s;
+        if (home != here)
+                send_home(home, session, message, fd, NULL);
+        else if ((s = find(here, session)))
+                peer_send(&s->peer, message, fd);
+}
+
+static void on_lane_violated(struct loop *here, struct loop *home, uint64_t session, const char *why) {
+        struct session *s;
+        if (home != here)
+                send_home(home, session, NULL, -1, why);
+        else if ((s = find(here, session)))
+                peer_end(&s->peer, LESSOR_E_PROTOCOL, why);
+}
+
+const struct lanes_ops session_lanes_ops = {.send = on_lane_message, .violated = on_lane_violated};
 
 /* ---- what a worker says --------------------------------------------------------------------------------------- */
 
@@ -246,9 +271,10 @@ static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, str
         list_push_back(&s->set->sessions, &s->link);
         read_program(s, msg->program);
         ret->features = msg->features & LESSOR_FEATURE_SEGMENT;
-        if (ret->features) /* words lie in the segment */
-                ret->features |= msg->features & LESSOR_FEATURE_WORDS;
+        if (ret->features) /* words lie in the segment, lanes need the control page */
+                ret->features |= msg->features & (LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES);
         s->words = ret->features & LESSOR_FEATURE_WORDS;
+        s->lanes = ret->features & LESSOR_FEATURE_LANES;
         ret->session = s->entry.id;
         ret->instance = host->instance;
         ret->databases = host->control->map->databases;
@@ -387,8 +413,55 @@ static const char *on_report(struct peer *peer, const struct lessor_msg_report *
         return forward(peer, msg->database, msg, sizeof(*msg));
 }
 
+static int open_lane(struct session *s, unsigned thread, int fds[2]) {
+        struct session_host *host = s->set->host;
+        struct port_options o = {.lanes = &host->threads[thread].lanes,
+                                 .home = &s->set->loop,
+                                 .session = s->entry.id,
+                                 .identity = peer_identify(&s->peer)};
+        if (!s->ports)
+                s->ports = calloc(host->n_threads, sizeof(struct port *));
+        if (!o.identity || !s->ports) {
+                free(o.identity);
+                return -ENOMEM;
+        }
+        return port_new(&o, &s->ports[thread], fds);
+}
+
 static const char *on_lane(struct peer *peer, const struct lessor_msg_lane *msg) {
-        return "a lane without LESSOR_FEATURE_LANES";
+        struct session *s = session_of_peer(peer);
+        struct session_host *host = s->set->host;
+        char text[LESSOR_TEXT_SIZE];
+        union wire_message answer;
+        int fds[2] = {-1, -1};
+        if (!s->lanes)
+                return "a lane without LESSOR_FEATURE_LANES";
+        if (msg->thread >= host->n_threads)
+                return "a lane to a thread that does not exist";
+        if (s->ports && s->ports[msg->thread])
+                return "a second lane to the same thread";
+        int r = open_lane(s, msg->thread, fds);
+        if (r < 0) {
+                snprintf(text, sizeof(text), "the broker cannot make a lane: %s", strerror(-r));
+                log_warning("session: %s pid=%d", text, (int)peer->cred.pid);
+                peer_send_error(peer, msg->header.request, LESSOR_E_LIMIT, 0, text);
+                return NULL;
+        }
+        wire_init(&answer, LESSOR_MSG_LANE_OPENED, msg->header.request);
+        answer.lane_opened.thread = msg->thread;
+        answer.lane_opened.size = port_size(&host->threads[msg->thread].lanes);
+        port_begin(s->ports[msg->thread]);
+        peer_send_two(peer, &answer, fds);
+        fd_close(fds[0]);
+        return NULL;
+}
+
+static void close_lanes(struct session *s) {
+        for (unsigned i = 0; s->ports && i < s->set->host->n_threads; i++)
+                if (s->ports[i])
+                        port_end(s->ports[i]);
+        free(s->ports);
+        s->ports = NULL;
 }
 
 /* ---- the end ---------------------------------------------------------------------------------------------------- */
@@ -427,6 +500,7 @@ static void on_ended(struct peer *peer, const char *why) {
         leave_newcomers(s);
         directory_remove(host->directory, &s->entry);
         tell_databases(s);
+        close_lanes(s);
         leave_attached(s);
         mailbox_post(host->undertaker, &s->letter, host->bury);
 }
@@ -544,5 +618,6 @@ void *session_undertaker(struct letter *letter) {
 void session_free(struct directory_session *entry) {
         struct session *s = container_of(entry, struct session, entry);
         session_memory_unref(s->memory);
+        free(s->ports); /* the broker has stopped: the ports went with their threads */
         free(s);
 }

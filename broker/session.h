@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "directory.h"
+#include "lanes.h"
 #include "status/control_page.h"
 #include "status/session_memory.h"
 #include "users.h"
@@ -17,7 +18,10 @@
 struct session;
 
 /* What all sessions of a broker share. */
+struct session_set;
 struct session_host {
+        struct session_set *threads; /* for their lanes */
+        unsigned n_threads;
         struct directory *directory;
         struct control_page *control;
         struct mailbox *undertaker; /* gets the letter of each session that has ended: session_bury() */
@@ -40,6 +44,7 @@ struct session_set {
         struct list newcomers; /* connected, not attached yet: the oldest first */
         unsigned n_newcomers;
         bool ended; /* by session_end_all() */
+        struct lanes lanes;
 };
 
 /*
@@ -56,6 +61,7 @@ unsigned session_kill(struct session_set *set, uint64_t id, pid_t pid, pid_t *re
 void session_end_all(struct session_set *set, const char *why);
 
 extern const struct database_ops session_database_ops;
+extern const struct lanes_ops session_lanes_ops;
 
 /* For the undertaker, which alone does this: what the worker counted since the last time, for each database he used. */
 typedef void session_totals(void *userdata, unsigned database, struct session_memory *memory);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,4 +66,44 @@ int command_option(const struct command *command, int argc, char **argv, const s
         else if (value == '?')
                 unknown_option(command, argv[optind > at ? optind - 1 : optind], options);
         return value == ':' ? '?' : value;
+}
+
+enum { FLAGS_MAX = 12, FLAGS_FIRST = 256 /* beyond every letter */ };
+
+static int parse_flags(const struct command *command, int argc, char **argv, const struct command_flag *flags,
+                       const struct option *options) {
+        int option;
+        while ((option = command_option(command, argc, argv, options)) >= 0) {
+                if (option == 'h' || option == '?')
+                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
+                const struct command_flag *f = &flags[option - FLAGS_FIRST];
+                if (f->on)
+                        *f->on = true;
+                else
+                        *f->value = optarg;
+        }
+        return COMMAND_RUN;
+}
+
+int command_flags(const struct command *command, int argc, char **argv, const struct command_flag *flags,
+                  const char **ret_argument) {
+        struct option options[FLAGS_MAX + 2] = {0};
+        int n = 0, r;
+
+        for (; flags[n].name; n++) {
+                assert(n < FLAGS_MAX);
+                options[n] = (struct option){flags[n].name, flags[n].on ? no_argument : required_argument, NULL,
+                                             FLAGS_FIRST + n};
+        }
+        options[n] = (struct option){"help", no_argument, NULL, 'h'};
+        r = parse_flags(command, argc, argv, flags, options);
+        if (r != COMMAND_RUN)
+                return r;
+        if (ret_argument && argc - optind > 1)
+                return usage_error(command, "one database at most, but also `%s` was given", argv[optind + 1]);
+        if (!ret_argument && argv[optind])
+                return usage_error(command, "takes no arguments, but `%s` was given", argv[optind]);
+        if (ret_argument)
+                *ret_argument = argv[optind];
+        return COMMAND_RUN;
 }

@@ -35,4 +35,21 @@ void command_help(const struct command *command);
  */
 int command_option(const struct command *command, int argc, char **argv, const struct option *options);
 
+/* An option of command_flags(): either a switch or a value. */
+struct command_flag {
+        const char *name;
+        bool *on;           /* --name sets it */
+        const char **value; /* --name VALUE, when `on` is NULL */
+};
+
+enum { COMMAND_RUN = -1 };
+
+/*
+ * For commands whose options are that simple: sets what `flags` (the last one has no name) point to, --help comes by
+ * itself. *ret_argument, NULL unless given, is the one positional argument; with NULL instead there may be none.
+ * COMMAND_RUN, or an exit code: all is said.
+ */
+int command_flags(const struct command *command, int argc, char **argv, const struct command_flag *flags,
+                  const char **ret_argument);
+
 void out_of_memory(void) __attribute__((noreturn));

@@ -45,27 +45,11 @@ static int health(const char *instance, bool json) {
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-        static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"instance", required_argument, NULL, 'i'},
-                {"help", no_argument, NULL, 'h'},
-                {0},
-        };
         const char *instance = NULL;
         bool json = false;
-        int option;
-
-        while ((option = command_option(self, argc, argv, options)) >= 0) {
-                if (option == 'j')
-                        json = true;
-                else if (option == 'i')
-                        instance = optarg;
-                else
-                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
-        }
-        if (argv[optind])
-                return usage_error(self, "takes no arguments, but `%s` was given", argv[optind]);
-        return health(instance, json);
+        const struct command_flag flags[] = {{"json", .on = &json}, {"instance", .value = &instance}, {0}};
+        int r = command_flags(self, argc, argv, flags, NULL);
+        return r == COMMAND_RUN ? health(instance, json) : r;
 }
 
 const struct command command_health = {

@@ -27,6 +27,15 @@ const char *model_health_text(uint64_t health) {
         return health < sizeof(texts) / sizeof(texts[0]) ? texts[health] : "unknown";
 }
 
+const char *model_breaker_text(uint64_t state) {
+        static const char *const texts[] = {"closed", "open", "half-open"};
+        return state < sizeof(texts) / sizeof(texts[0]) ? texts[state] : "unknown";
+}
+
+const char *model_state_text(const char *field, uint64_t value) {
+        return strcmp(field, "breaker_state") == 0 ? model_breaker_text(value) : model_health_text(value);
+}
+
 void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret) {
         struct lessor_status_overall o = {.overall_healthy = true, .success_rate = 100};
 

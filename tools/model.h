@@ -46,6 +46,8 @@ void model_deinit(struct model *m); /* a zeroed one ok; may be said twice */
 
 const struct lessor_status_database *model_find(const struct model *m, const char *database); /* NULL: no such */
 const char *model_health_text(uint64_t health);
+const char *model_breaker_text(uint64_t state);
+const char *model_state_text(const char *field, uint64_t value); /* of a field whose unit is ENUM */
 
 uint64_t model_operations(const struct lessor_status_database *d);
 double model_success_rate(uint64_t ok, uint64_t failed); /* 0..100; 100 when nothing ran */

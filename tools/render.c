@@ -7,6 +7,7 @@
 
 #include <base/cleanup.h>
 
+#include "fields.h"
 #include "format.h"
 #include "table.h"
 
@@ -132,40 +133,18 @@ void render_all(FILE *out, const struct model *m, const struct model *before, si
 
 /* ---- one database, every field of the schema ------------------------------------------------------------------- */
 
-enum kind { LIMIT, GAUGE, COUNTER, TIME };
-enum unit { ONE, NS, ENUM };
-
-struct field {
-        const char *name;
-        enum kind kind;
-        enum unit unit;
-        const char *help;
-        size_t offset;
-};
-
-static const struct field fields[] = {
-#define LESSOR_STATUS_FIELD(name, kind, unit, help)                                                                    \
-        {#name, kind, unit, help, offsetof(struct lessor_status_database, name)},
-#include <lessor/status_fields.h>
-};
-
 static struct text field_text(const struct model *m, const struct lessor_status_database *d, const struct field *f) {
-        uint64_t value;
+        uint64_t value = field_value(f, d);
         struct text t;
 
-        memcpy(&value, (const char *)d + f->offset, sizeof(value));
-        if (f->kind == TIME)
+        if (f->kind == FIELD_TIME)
                 return format_ago(m->wall, value);
-        switch (f->unit) {
-        case NS:
+        if (f->unit == FIELD_NS)
                 return format_duration(value);
-        case ENUM:
-                snprintf(t.s, sizeof(t.s), "%s", model_health_text(value));
-                return t;
-        case ONE:
-                break;
-        }
-        return format_count(value);
+        if (f->unit != FIELD_ENUM)
+                return format_count(value);
+        snprintf(t.s, sizeof(t.s), "%s", model_state_text(f->name, value));
+        return t;
 }
 
 /* `text` from column `at` on, broken between words. */
@@ -188,9 +167,9 @@ static void field_line(FILE *out, const char *name, const char *value, const cha
         wrapped(out, help, NAME_WIDTH + VALUE_WIDTH + 5, width);
 }
 
-static void fields_of_kind(FILE *out, const struct model *m, const struct lessor_status_database *d, enum kind kind,
-                           size_t width) {
-        for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+static void fields_of_kind(FILE *out, const struct model *m, const struct lessor_status_database *d,
+                           enum field_kind kind, size_t width) {
+        for (size_t i = 0; i < n_fields; i++)
                 if (fields[i].kind == kind)
                         field_line(out, fields[i].name, field_text(m, d, &fields[i]).s, fields[i].help, width);
 }
@@ -234,14 +213,14 @@ void render_database(FILE *out, const struct model *m, const struct lessor_statu
         if (d->last_error[0])
                 fprintf(out, "last error, %s: %s\n", format_ago(m->wall, d->last_error_time).s, clean(d->last_error).s);
         fputs("\nNow\n", out);
-        fields_of_kind(out, m, d, GAUGE, width);
+        fields_of_kind(out, m, d, FIELD_GAUGE, width);
         fputs("\nConfigured\n", out);
-        fields_of_kind(out, m, d, LIMIT, width);
+        fields_of_kind(out, m, d, FIELD_LIMIT, width);
         fputs("\nSince the start\n", out);
-        fields_of_kind(out, m, d, COUNTER, width);
+        fields_of_kind(out, m, d, FIELD_COUNTER, width);
         derived_lines(out, d, width);
         fputs("\nWhen\n", out);
-        fields_of_kind(out, m, d, TIME, width);
+        fields_of_kind(out, m, d, FIELD_TIME, width);
         fputc('\n', out);
         times_table(out, d, width);
 }

@@ -17,6 +17,23 @@ int source_open(const char *instance, struct lessor_status *ret) {
         return r;
 }
 
+int source_follow(struct source *s, const char *instance) {
+        int r;
+        if (s->open && lessor_status_replaced(&s->status))
+                source_deinit(s);
+        if (s->open)
+                return 0;
+        r = source_open(instance, &s->status);
+        s->open = r == 0;
+        return r;
+}
+
+void source_deinit(struct source *s) {
+        if (s->open)
+                lessor_status_close(&s->status);
+        s->open = false;
+}
+
 static bool is_segment(const char *instance) {
         struct lessor_status s;
         if (lessor_status_open(instance, &s) < 0)

@@ -11,3 +11,14 @@ int source_open(const char *instance, struct lessor_status *ret);
 
 /* What an error of source_open() means and what to do about it, in whole sentences. The string is the caller's. */
 char *source_explain(int error, const char *instance);
+
+/* The status segment of an instance across its broker's restarts. Zeroed before the first use. */
+struct source {
+        struct lessor_status status;
+        bool open;
+};
+
+/* Opens, or opens again when a new broker has replaced the segment. 0: s->status is the current one; else as
+ * source_open(), and nothing is open. A segment whose broker died stays open. */
+int source_follow(struct source *s, const char *instance);
+void source_deinit(struct source *s);

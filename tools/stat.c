@@ -21,30 +21,14 @@ struct stat_options {
         uint64_t interval_ns;
 };
 
-/* The status segment across a broker's restarts, and the reading before this one. */
+/* The segment, and the reading before this one. */
 struct watched {
-        struct lessor_status status;
-        bool open;
+        struct source source;
         struct model before;
 };
 
-/* 0; else as source_open(), with the segment closed. */
-static int watched_open(struct watched *w, const char *instance) {
-        int r;
-        if (w->open && lessor_status_replaced(&w->status)) {
-                lessor_status_close(&w->status);
-                w->open = false;
-        }
-        if (w->open)
-                return 0;
-        r = source_open(instance, &w->status);
-        w->open = r == 0;
-        return r;
-}
-
 static void watched_deinit(struct watched *w) {
-        if (w->open)
-                lessor_status_close(&w->status);
+        source_deinit(&w->source);
         model_deinit(&w->before);
 }
 
@@ -76,14 +60,14 @@ static int show(const struct stat_options *o, FILE *out, FILE *complaints, const
 /* One painting. The exit code it would end with. */
 static int paint(const struct stat_options *o, struct watched *w, FILE *out, FILE *complaints) {
         struct model m;
-        int r = watched_open(w, o->instance);
+        int r = source_follow(&w->source, o->instance);
         if (r < 0) {
                 char *text = source_explain(r, o->instance);
                 fprintf(complaints, "lessor stat: %s\n", text);
                 free(text);
                 return EXIT_ABSENT;
         }
-        if (model_read(&w->status, &m) < 0)
+        if (model_read(&w->source.status, &m) < 0)
                 out_of_memory();
         r = show(o, out, complaints, &m, o->watch ? &w->before : NULL);
         model_deinit(&w->before);

@@ -28,6 +28,7 @@ static void wipe(char *secret) {
 #define CONFIG_FREE_MODE(field)
 #define CONFIG_FREE_NAME(field)
 #define CONFIG_FREE_HANDOVER(field)
+#define CONFIG_FREE_ROUTE(field)
 #define CONFIG_FREE_LOG_LEVEL(field)
 #define CONFIG_FREE_TEXT(field) free(c->field);
 #define CONFIG_FREE_HOST(field) free(c->field);

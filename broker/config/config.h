@@ -29,6 +29,7 @@ enum config_key_id {
 };
 
 enum config_handover { CONFIG_HANDOVER_AUTO, CONFIG_HANDOVER_RESET, CONFIG_HANDOVER_CLOSE };
+enum config_route { CONFIG_ROUTE_AUTO, CONFIG_ROUTE_LEASE, CONFIG_ROUTE_LANE }; /* of single commands: `path` */
 
 /* In the order of enum log_level in broker/log.h. */
 enum config_log_level {
@@ -78,6 +79,7 @@ struct config_origin {
 #define CONFIG_FIELD_SECRET(name) char *name; /* NULL: none; wiped when freed */
 #define CONFIG_FIELD_GROUP(name) char *name;  /* NULL: none */
 #define CONFIG_FIELD_HANDOVER(name) enum config_handover name;
+#define CONFIG_FIELD_ROUTE(name) enum config_route name;
 #define CONFIG_FIELD_LOG_LEVEL(name) enum config_log_level name;
 #define CONFIG_FIELD_ALLOW(name) struct config_allow name;
 

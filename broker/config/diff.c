@@ -27,6 +27,8 @@ static bool same_value(const struct config_key *key, const void *a, const void *
                 return *(const unsigned *)a == *(const unsigned *)b;
         case CONFIG_TYPE_HANDOVER:
                 return *(const enum config_handover *)a == *(const enum config_handover *)b;
+        case CONFIG_TYPE_ROUTE:
+                return *(const enum config_route *)a == *(const enum config_route *)b;
         case CONFIG_TYPE_LOG_LEVEL:
                 return *(const enum config_log_level *)a == *(const enum config_log_level *)b;
         case CONFIG_TYPE_NAME:

@@ -18,6 +18,7 @@
 #define MEMBER_SECRET(name) name
 #define MEMBER_GROUP(name) name
 #define MEMBER_HANDOVER(name) name
+#define MEMBER_ROUTE(name) name
 #define MEMBER_LOG_LEVEL(name) name
 #define MEMBER_ALLOW(name) name
 
@@ -126,6 +127,8 @@ const char *config_key_nearest(const char *name, size_t length, bool broker) {
 const char *config_word(enum config_type type, unsigned i) {
         static const char *const handover[] = {
                 [CONFIG_HANDOVER_AUTO] = "auto", [CONFIG_HANDOVER_RESET] = "reset", [CONFIG_HANDOVER_CLOSE] = "close"};
+        static const char *const route[] = {
+                [CONFIG_ROUTE_AUTO] = "auto", [CONFIG_ROUTE_LEASE] = "lease", [CONFIG_ROUTE_LANE] = "lane"};
         static const char *const log_level[] = {[CONFIG_LOG_DEBUG] = "debug",
                                                 [CONFIG_LOG_INFO] = "info",
                                                 [CONFIG_LOG_WARNING] = "warning",
@@ -133,6 +136,8 @@ const char *config_word(enum config_type type, unsigned i) {
         static const char *const truth[] = {"no", "yes"};
         if (type == CONFIG_TYPE_HANDOVER)
                 return i < ARRAY_SIZE(handover) ? handover[i] : NULL;
+        if (type == CONFIG_TYPE_ROUTE)
+                return i < ARRAY_SIZE(route) ? route[i] : NULL;
         if (type == CONFIG_TYPE_LOG_LEVEL)
                 return i < ARRAY_SIZE(log_level) ? log_level[i] : NULL;
         if (type == CONFIG_TYPE_BOOL)
@@ -165,6 +170,7 @@ const char *config_type_text(enum config_type type) {
         case CONFIG_TYPE_GROUP:
                 return "group";
         case CONFIG_TYPE_HANDOVER:
+        case CONFIG_TYPE_ROUTE:
         case CONFIG_TYPE_LOG_LEVEL:
                 return "word";
         case CONFIG_TYPE_ALLOW:

@@ -20,6 +20,7 @@ enum config_type {
         CONFIG_TYPE_SECRET,
         CONFIG_TYPE_GROUP,
         CONFIG_TYPE_HANDOVER,
+        CONFIG_TYPE_ROUTE,
         CONFIG_TYPE_LOG_LEVEL,
         CONFIG_TYPE_ALLOW,
 };

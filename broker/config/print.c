@@ -53,6 +53,9 @@ static int put_value(FILE *f, const struct config_key *key, const void *field) {
         case CONFIG_TYPE_HANDOVER:
                 number = *(const enum config_handover *)field;
                 break;
+        case CONFIG_TYPE_ROUTE:
+                number = *(const enum config_route *)field;
+                break;
         case CONFIG_TYPE_LOG_LEVEL:
                 number = *(const enum config_log_level *)field;
                 break;

@@ -37,6 +37,9 @@ static int store(const struct config_key *key, const struct config_value *value,
         case CONFIG_TYPE_HANDOVER:
                 *(enum config_handover *)field = (enum config_handover)value->number;
                 return 0;
+        case CONFIG_TYPE_ROUTE:
+                *(enum config_route *)field = (enum config_route)value->number;
+                return 0;
         case CONFIG_TYPE_LOG_LEVEL:
                 *(enum config_log_level *)field = (enum config_log_level)value->number;
                 return 0;

@@ -8,7 +8,7 @@
  * name     as in the file; `LESSOR_REDIS_<NAME>` in the environment for a database's key, `LESSOR_<NAME>` for the broker's;
  *          the field of the model has the same name (durations with _ns after it)
  * type     COUNT, BOOL, DURATION (ns), SIZE (bytes), MODE (octal), NAME, TEXT, HOST, PATH, SECRET, GROUP, HANDOVER,
- *          LOG_LEVEL, ALLOW
+ *          ROUTE, LOG_LEVEL, ALLOW
  * min, max the range of a number, in ns for durations; the longest text for texts
  * default  as one would write it in the file; NULL: none, the help says what that means
  * unit     of a plain number, "" if it has none
@@ -107,6 +107,9 @@ X(handover, HANDOVER, 0, 2, "auto", "", NULL, LIVE,
   "what becomes of a connection that comes back with state on it: `close` it and dial; `reset` it, which only "
   "databases "
   "without a password allow; `auto`: what is safe for this database")
+X(path, ROUTE, 0, 2, "auto", "", NULL, LIVE,
+  "how single commands go: `auto`, by lease while few callers are active and by lane when many are; always by `lease`, "
+  "or by `lane` whatever may go there, for diagnosis")
 X(allow, ALLOW, 0, 0, "everyone", "", NULL, LIVE,
   "who may lease: {users: [names or numbers], groups: [names or numbers]}, or `everyone` who may connect to the socket")
 #undef X

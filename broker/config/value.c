@@ -58,6 +58,7 @@ char *config_expected(const struct config_key *key, char *buffer, size_t size) {
                 text = "yes or no";
                 break;
         case CONFIG_TYPE_HANDOVER:
+        case CONFIG_TYPE_ROUTE:
         case CONFIG_TYPE_LOG_LEVEL:
                 return expected_word(key, buffer, size);
         case CONFIG_TYPE_NAME:
@@ -101,6 +102,7 @@ static bool text_type(enum config_type type) {
         case CONFIG_TYPE_NAME:
         case CONFIG_TYPE_HOST:
         case CONFIG_TYPE_HANDOVER:
+        case CONFIG_TYPE_ROUTE:
         case CONFIG_TYPE_LOG_LEVEL:
         case CONFIG_TYPE_ALLOW:
                 return false;
@@ -153,6 +155,7 @@ static int read_number(const struct config_key *key, const char *text, uint64_t 
         case CONFIG_TYPE_MODE:
                 return config_parse_mode(text, ret);
         case CONFIG_TYPE_HANDOVER:
+        case CONFIG_TYPE_ROUTE:
         case CONFIG_TYPE_LOG_LEVEL:
                 return read_word(key->type, text, ret);
         case CONFIG_TYPE_NAME:

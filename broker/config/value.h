@@ -11,7 +11,7 @@
 #include "tree.h"
 
 struct config_value {
-        uint64_t number; /* COUNT, BOOL, DURATION, SIZE, MODE, HANDOVER, LOG_LEVEL; GROUP: the gid */
+        uint64_t number; /* COUNT, BOOL, DURATION, SIZE, MODE, HANDOVER, ROUTE, LOG_LEVEL; GROUP: the gid */
         char *text;      /* NAME, TEXT, HOST, PATH, SECRET, GROUP; NULL: none */
         struct config_allow allow;
 };

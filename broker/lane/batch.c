@@ -13,7 +13,7 @@
 
 struct batch_entry {
         struct batch_lane *lane; /* NULL: forgotten */
-        uint64_t tag, deadline;
+        uint64_t tag, deadline, sent;
         bool told;
 };
 
@@ -80,7 +80,7 @@ void batch_sent(struct batch *b, unsigned connection, struct batch_lane *lane, u
         assert(lane->under_way == 0 || lane->connection == connection);
         if (c->first == c->next)
                 c->heard = now;
-        *entry_at(b, c, c->next++) = (struct batch_entry){.lane = lane, .tag = tag, .deadline = deadline};
+        *entry_at(b, c, c->next++) = (struct batch_entry){.lane = lane, .tag = tag, .deadline = deadline, .sent = now};
         lane->under_way++;
         lane->connection = connection;
         wake_at(b, deadline);
@@ -94,7 +94,12 @@ static struct batch_owner pop(struct batch *b, struct batch_connection *c) {
         struct batch_entry *e = entry_at(b, c, c->first++);
         if (e->lane)
                 e->lane->under_way--;
-        return (struct batch_owner){.lane = e->told ? NULL : e->lane, .tag = e->tag};
+        return (struct batch_owner){.lane = e->told ? NULL : e->lane, .tag = e->tag, .sent = e->sent};
+}
+
+const struct batch_lane *batch_next(const struct batch *b, unsigned connection) {
+        const struct batch_connection *c = &b->connections[connection];
+        return c->first == c->next ? NULL : entry_at(b, c, c->first)->lane;
 }
 
 bool batch_reply(struct batch *b, unsigned connection, uint64_t now, struct batch_owner *ret) {
@@ -140,7 +145,7 @@ static bool expire_on(struct batch *b, struct batch_connection *c, uint64_t now,
                         continue;
                 if (e->deadline <= now) {
                         e->told = true;
-                        *ret = (struct batch_owner){.lane = e->lane, .tag = e->tag};
+                        *ret = (struct batch_owner){.lane = e->lane, .tag = e->tag, .sent = e->sent};
                         return true;
                 }
                 wake_at(b, e->deadline);

@@ -66,9 +66,13 @@ void batch_sent(struct batch *b, unsigned connection, struct batch_lane *lane, u
 struct batch_owner {
         struct batch_lane *lane; /* NULL: nobody's */
         uint64_t tag;
+        uint64_t sent; /* when */
 };
 /* A whole reply came: whose it is. False: nothing was asked: the connection is out of step, close it. */
 bool batch_reply(struct batch *b, unsigned connection, uint64_t now, struct batch_owner *ret);
+
+/* Whose the next reply is, its caller gone or not; NULL: nothing was asked, or the lane is forgotten. */
+const struct batch_lane *batch_next(const struct batch *b, unsigned connection);
 
 /* One whose deadline has passed: complete it, "may have run". False: no more; ask again at batch_wakeup(). */
 bool batch_expire(struct batch *b, uint64_t now, struct batch_owner *ret);

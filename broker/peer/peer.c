@@ -23,7 +23,8 @@
 struct outgoing {
         struct list link;
         union wire_message message;
-        int fd; /* -1: none */
+        unsigned n_fds;
+        int fds[2];
 };
 
 static void on_death(evutil_socket_t fd, short what, void *userdata) {
@@ -70,20 +71,23 @@ static void end_unsent(struct peer *peer, int error) {
 
 static void outgoing_free(struct outgoing *o) {
         list_remove(&o->link);
-        fd_close(o->fd);
+        for (unsigned i = 0; i < o->n_fds; i++)
+                fd_close(o->fds[i]);
         free(o);
 }
 
-static int keep(struct peer *peer, const union wire_message *message, int fd) {
+static int keep(struct peer *peer, const union wire_message *message, const int *fds, unsigned n_fds) {
         struct timeval patience = {.tv_sec = READ_TIMEOUT_S};
         struct outgoing *o = malloc(sizeof(*o));
         if (!o)
                 return -ENOMEM;
-        *o = (struct outgoing){.message = *message, .fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1};
-        if (fd >= 0 && o->fd < 0) {
-                free(o);
-                return -EMFILE;
-        }
+        *o = (struct outgoing){.message = *message};
+        list_init(&o->link);
+        for (; o->n_fds < n_fds; o->n_fds++)
+                if ((o->fds[o->n_fds] = fcntl(fds[o->n_fds], F_DUPFD_CLOEXEC, 0)) < 0) {
+                        outgoing_free(o);
+                        return -EMFILE;
+                }
         if (list_empty(&peer->outbox)) {
                 event_del(&peer->readable);
                 event_add(&peer->writable, &patience);
@@ -100,7 +104,7 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata) {
         }
         list_for_each_safe (&peer->outbox, it, next) {
                 struct outgoing *o = container_of(it, struct outgoing, link);
-                int r = fdpass_send(fd, &o->message, o->message.header.size, &o->fd, o->fd >= 0 ? 1 : 0);
+                int r = fdpass_send(fd, &o->message, o->message.header.size, o->fds, o->n_fds);
                 if (r == -EAGAIN)
                         return;
                 if (r < 0) {
@@ -113,16 +117,24 @@ static void on_writable(evutil_socket_t fd, short what, void *userdata) {
         event_add(&peer->readable, NULL);
 }
 
-void peer_send(struct peer *peer, const union wire_message *message, int fd) {
+static void send_message(struct peer *peer, const union wire_message *message, const int *fds, unsigned n_fds) {
         int r = -EAGAIN;
         if (peer->state == PEER_ENDED)
                 return;
         if (list_empty(&peer->outbox))
-                r = fdpass_send(peer->fd, message, message->header.size, &fd, fd >= 0 ? 1 : 0);
+                r = fdpass_send(peer->fd, message, message->header.size, fds, n_fds);
         if (r == -EAGAIN)
-                r = keep(peer, message, fd);
+                r = keep(peer, message, fds, n_fds);
         if (r < 0)
                 end_unsent(peer, r);
+}
+
+void peer_send(struct peer *peer, const union wire_message *message, int fd) {
+        send_message(peer, message, &fd, fd >= 0 ? 1 : 0);
+}
+
+void peer_send_two(struct peer *peer, const union wire_message *message, const int fds[2]) {
+        send_message(peer, message, fds, 2);
 }
 
 void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t retry_ns, const char *text) {
@@ -315,6 +327,22 @@ void peer_deinit(struct peer *peer) {
                 outgoing_free(container_of(it, struct outgoing, link));
         peer->fd = fdpass_close_socket(peer->fd);
         peer->pidfd = fd_close(peer->pidfd);
+}
+
+struct peer_identity *peer_identify(const struct peer *peer) {
+        gid_t groups[256];
+        socklen_t size = sizeof(groups);
+        if (getsockopt(peer->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+                size = 0;
+        unsigned n = (unsigned)(size / sizeof(groups[0]));
+        struct peer_identity *identity = malloc(sizeof(*identity) + (n + 1) * sizeof(gid_t));
+        if (!identity)
+                return NULL;
+        identity->uid = peer->cred.uid;
+        identity->n_groups = n + 1;
+        identity->groups[0] = peer->cred.gid;
+        memcpy(identity->groups + 1, groups, size);
+        return identity;
 }
 
 bool peer_in_group(const struct peer *peer, gid_t gid) {

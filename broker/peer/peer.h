@@ -60,8 +60,16 @@ void peer_deinit(struct peer *peer);
  * for 5 s is ended.
  */
 void peer_send(struct peer *peer, const union wire_message *message, int fd);
+void peer_send_two(struct peer *peer, const union wire_message *message, const int fds[2]); /* likewise */
 void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t retry_ns, const char *text);
 
 /* why: a static text. The worker is told it if he still listens; nothing is heard from him afterwards. */
 void peer_end(struct peer *peer, int outcome, const char *why);
+/* Who he is, apart from his socket: for other threads. NULL: out of memory. Freed by free(). */
+struct peer_identity {
+        uid_t uid;
+        unsigned n_groups;
+        gid_t groups[]; /* his group and his supplementary groups */
+};
+struct peer_identity *peer_identify(const struct peer *peer);
 bool peer_in_group(const struct peer *peer, gid_t gid); /* his group, or one of his supplementary groups */

@@ -26,11 +26,12 @@
 static const unsigned steps[CONN_STATES] = {
         [CONN_VACANT] = 1U << CONN_DIALLING,
         [CONN_DIALLING] = 1U << CONN_FREE | 1U << CONN_VACANT,
-        [CONN_FREE] = 1U << CONN_LEASED | 1U << CONN_CLOSING | 1U << CONN_CHECKING,
+        [CONN_FREE] = 1U << CONN_LEASED | 1U << CONN_CLOSING | 1U << CONN_CHECKING | 1U << CONN_LANE,
         [CONN_LEASED] = 1U << CONN_FREE | 1U << CONN_RESETTING | 1U << CONN_CLOSING,
         [CONN_RESETTING] = 1U << CONN_FREE | 1U << CONN_CLOSING,
         [CONN_CLOSING] = 1U << CONN_VACANT,
         [CONN_CHECKING] = 1U << CONN_FREE | 1U << CONN_CLOSING,
+        [CONN_LANE] = 1U << CONN_FREE | 1U << CONN_CLOSING,
 };
 
 /* One just checked goes to the end: the stack's order, in which those not needed sink, is not the checks' to change. */
@@ -332,6 +333,7 @@ void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now) {
                 conn->lost = true;
                 conn->doom = POOL_DISCARD_LOST;
                 break;
+        case CONN_LANE: /* its owner reads it, and says pool_lane_done() */
         case CONN_VACANT:
         case CONN_DIALLING: /* the dial itself reports how it ends */
         case CONN_CLOSING:
@@ -425,6 +427,70 @@ static bool more_wait_than(const struct pool *pool, unsigned n) {
         return false;
 }
 
+/* ---- lanes ---- */
+
+/* The first comes before everybody; the others when nobody waits. */
+static bool lacks_lane(const struct pool *pool) {
+        unsigned have = pool->count[CONN_LANE];
+        return have < pool->lanes && (have == 0 || !pool->waiting);
+}
+
+/* One that has never left: no worker has a dup of it. */
+static struct pool_conn *lane_candidate(const struct pool *pool) {
+        list_for_each (&pool->by_state[CONN_FREE], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (!conn->left && conn->epoch == pool->epoch)
+                        return conn;
+        }
+        return NULL;
+}
+
+/* All places are taken by connections that have left: one of them makes room for one that has not. */
+static struct pool_conn *lane_sacrifice(struct pool *pool) {
+        if (!lacks_lane(pool) || pool->count[CONN_LANE] > 0 || vacancies(pool) || coming(pool) ||
+            pool->count[CONN_CLOSING] || lane_candidate(pool) || !pool->count[CONN_FREE])
+                return NULL;
+        return container_of(list_last(&pool->by_state[CONN_FREE]), struct pool_conn, link);
+}
+
+/* One that is to be given back: outdated, too old, not wanted any more, or wanted by those who wait; all in a hold. */
+static struct pool_conn *lane_to_drain(struct pool *pool, uint64_t now) {
+        bool needed = pool->waiting && !vacancies(pool) && !coming(pool) && !pool->count[CONN_FREE];
+        unsigned keep = pool->hold ? 0 : needed && pool->lanes ? 1 : pool->lanes, staying = 0;
+        struct pool_conn *found = NULL;
+        list_for_each (&pool->by_state[CONN_LANE], it) {
+                struct pool_conn *conn = container_of(it, struct pool_conn, link);
+                if (conn->told)
+                        continue;
+                if (conn->epoch != pool->epoch || conn->retire_at <= now || ++staying > keep)
+                        found = conn;
+        }
+        return found;
+}
+
+void pool_want_lanes(struct pool *pool, unsigned n) { pool->lanes = n; }
+
+void pool_lane_done(struct pool *pool, struct pool_conn *conn, enum pool_lane how, uint64_t now, uint64_t random) {
+        assert(conn->state == CONN_LANE);
+        switch (how) {
+        case POOL_LANE_FREE:
+                if (conn->retire_at <= now)
+                        discard(pool, conn, POOL_DISCARD_AGE, now);
+                else
+                        move(pool, conn, CONN_FREE, now);
+                break;
+        case POOL_LANE_LOST:
+                discard(pool, conn, POOL_DISCARD_LOST, now);
+                if (!pool->hold)
+                        breaker_lose(&pool->breaker, conn->established_at, BACKOFF_FIRST_NS, now);
+                break;
+        case POOL_LANE_STALLED:
+                conn->begun = pool->breaker.epoch; /* it is now that it does not answer */
+                check_failed(pool, conn, now, random);
+                break;
+        }
+}
+
 /*
  * Is another dial worth having out? As many as wait, and what min_idle lacks; one at a time while dials fail, and that one
  * though nobody waits, so that recovery is seen by itself.
@@ -434,6 +500,7 @@ static bool worth_dialling(const struct pool *pool) {
         unsigned lack = min > spare ? min - spare : 0;
         if (pool->trouble || (pool->suspicious && !coming(pool)))
                 return !coming(pool);
+        lack += lacks_lane(pool) && !lane_candidate(pool);
         return coming(pool) < lack || more_wait_than(pool, coming(pool) - lack);
 }
 
@@ -456,6 +523,9 @@ static bool wants_back(const struct pool *pool, uint64_t now) {
         const struct pool_waiter *first = next_waiter(pool);
         /* While it is open, or held, nobody is to take a connection, not one of his own either: what is parked comes back. */
         if (pool->breaker.state != BREAKER_CLOSED || pool->hold)
+                return true;
+        if (lacks_lane(pool) && !pool->count[CONN_LANE] && !lane_candidate(pool) && !vacancies(pool) && !coming(pool) &&
+            !pool->count[CONN_CLOSING])
                 return true;
         return first && (pool->trouble || more_wait_than(pool, coming(pool)) || now - first->since >= DIAL_PATIENCE_NS);
 }
@@ -580,6 +650,17 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
                 action = begin_check(pool, conn, now);
         } else if ((conn = outdated_lease(pool))) {
                 action = (struct pool_action){.type = POOL_RECALL, .conn = conn};
+        } else if (!open && !pool->hold && lacks_lane(pool) && (conn = lane_candidate(pool))) {
+                conn->told = false;
+                move(pool, conn, CONN_LANE, now);
+                action = (struct pool_action){.type = POOL_LANE, .conn = conn};
+        } else if (pool->count[CONN_LANE] && (conn = lane_to_drain(pool, now))) {
+                conn->told = true;
+                action = (struct pool_action){.type = POOL_DRAIN, .conn = conn};
+        } else if (!open && !pool->hold && (conn = lane_sacrifice(pool))) {
+                discard(pool, conn, POOL_DISCARD_LANE, now);
+                conn->told = true;
+                action = (struct pool_action){.type = POOL_CLOSE, .conn = conn};
         } else if (pool->waiting && pool->count[CONN_FREE] && !open && !pool->hold &&
                    (action.waiter = next_waiter(pool))) {
                 action.type = POOL_GRANT;

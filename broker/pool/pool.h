@@ -10,6 +10,7 @@
  *                VACANT     CLOSING  CLOSING  CLOSING -> VACANT         generation + 1 at each VACANT -> DIALLING
  *
  *      FREE -> CHECKING -> FREE or CLOSING: asked whether it still works, and not to be had meanwhile.
+ *      FREE -> LANE -> FREE or CLOSING: the owner's own, for the commands of all lanes. Only one that has never left.
  *
  * The owner reports what happened (pool_lease, pool_dialled, pool_return ...) and then carries out what pool_next() says,
  * one action after the other, until it says POOL_NOTHING. Every place but a VACANT one counts against the cap: the pool
@@ -37,6 +38,7 @@ enum conn_state {
         CONN_RESETTING = LESSOR_CONNECTION_RESETTING,
         CONN_CLOSING = LESSOR_CONNECTION_CLOSING,
         CONN_CHECKING = LESSOR_CONNECTION_CHECKING,
+        CONN_LANE = LESSOR_CONNECTION_LANE,
         CONN_STATES
 };
 
@@ -52,6 +54,7 @@ enum pool_discard {
         POOL_DISCARD_IDLE,     /* not needed */
         POOL_DISCARD_AGE,      /* max_lifetime */
         POOL_DISCARD_OUTDATED, /* the pool has turned to another server, or away from a demoted one */
+        POOL_DISCARD_LANE,     /* it has been in workers' hands, and a lane needs its place for one that has not */
         POOL_DISCARDS
 };
 
@@ -74,7 +77,7 @@ struct pool_conn {
         bool lost;                    /* LEASED: it is closed when it comes back, because of `doom` */
         enum pool_discard doom;
         bool wanted;    /* LEASED: POOL_RECALL has been said */
-        bool told;      /* CLOSING, RESETTING: POOL_CLOSE, POOL_RESET has been said */
+        bool told;      /* CLOSING, RESETTING: POOL_CLOSE, POOL_RESET has been said; LANE: POOL_DRAIN */
         bool replacing; /* the next dial of this place makes up for a discarded connection */
         bool left;      /* its socket has been in a worker's hands: what it says is evidence, no more */
         uint64_t begun; /* the breaker's epoch in which its dial or check began */
@@ -127,6 +130,7 @@ struct pool {
         unsigned waiting;
         unsigned wanted; /* of the leased; likewise */
         unsigned pinned;
+        unsigned lanes; /* so many connections the lanes want: pool_want_lanes() */
         struct backoff backoff;
         uint64_t next_dial;    /* no dial before this */
         uint64_t last_failure; /* when a dial begun after the failure before failed */
@@ -161,6 +165,8 @@ enum pool_action_type {
         POOL_RESET,  /* reset `conn` and prove it; then pool_reset_done() or pool_reset_failed() */
         POOL_RECALL, /* ask for `conn` back: pool_return() if it was parked; else its holder will return it */
         POOL_UNWANT, /* nobody waits for `conn` any more: its holder may keep it */
+        POOL_LANE,   /* `conn` is for lanes from now on, until pool_lane_done() */
+        POOL_DRAIN,  /* give no more commands to `conn`; pool_lane_done() when it has answered all */
 };
 
 struct pool_action {
@@ -235,6 +241,14 @@ void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
 void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
+/*
+ * The lanes want so many connections. The first of them comes before all who wait: one place of the cap is the lanes' own
+ * while they are used, else blocking leases would stop them. Others are what the queue leaves, and go when somebody waits.
+ */
+void pool_want_lanes(struct pool *pool, unsigned n);
+enum pool_lane { POOL_LANE_FREE, POOL_LANE_LOST, POOL_LANE_STALLED };
+/* FREE: it has answered all, and serves whoever comes. STALLED: it answers nothing, which counts against the server. */
+void pool_lane_done(struct pool *pool, struct pool_conn *conn, enum pool_lane how, uint64_t now, uint64_t random);
 
 /* The next thing to do; POOL_NOTHING when there is none before pool_wakeup(). */
 struct pool_action pool_next(struct pool *pool, uint64_t now);

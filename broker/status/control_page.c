@@ -30,6 +30,7 @@ int control_page_init(struct control_page *page, uint64_t instance) {
         page->map->version = LESSOR_CONTROL_VERSION;
         page->map->database_size = sizeof(struct lessor_control_database);
         page->map->commands_offset = offsetof(struct lessor_control, commands);
+        page->map->bells_offset = offsetof(struct lessor_control, bells);
         page->map->instance = instance;
         page->map->magic = LESSOR_CONTROL_MAGIC; /* nobody has the fd yet: sending it orders these stores */
         page->fd = fd_steal(&fd);
@@ -48,6 +49,7 @@ void control_page_set(struct control_page *page, unsigned index, const struct co
         wire_string(d->name, sizeof(d->name), entry->name);
         d->max_connections = entry->max_connections;
         d->max_pinned = entry->max_pinned;
+        d->thread = entry->thread;
         d->wait_timeout_ns = entry->wait_timeout_ns;
         d->socket_timeout_ns = entry->socket_timeout_ns;
         /* Pair with the acquire loads in libclient: an entry seen OPEN is complete, and so are those counted. */
@@ -68,6 +70,12 @@ void control_page_set_breaker(struct control_page *page, unsigned index, const s
         atomic_store_explicit((_Atomic uint64_t *)&d->breaker_length, strlen(breaker->text), memory_order_relaxed);
         memcpy(d->breaker_text, breaker->text, sizeof(d->breaker_text));
         atomic_store_explicit(word, (number + 2) << 2 | breaker->state, memory_order_release);
+}
+
+void control_page_set_path(struct control_page *page, unsigned index, enum lessor_path path) {
+        /* Relaxed: an advice, nothing depends on when it is seen. */
+        atomic_store_explicit((_Atomic uint32_t *)&page->map->database[index].path, (uint32_t)path,
+                              memory_order_relaxed);
 }
 
 void control_page_remove(struct control_page *page, unsigned index) {

@@ -18,7 +18,7 @@ void control_page_deinit(struct control_page *page);
 
 struct control_entry {
         const char *name;
-        unsigned max_connections, max_pinned;
+        unsigned max_connections, max_pinned, thread;
         uint64_t wait_timeout_ns, socket_timeout_ns;
 };
 
@@ -32,6 +32,8 @@ struct control_breaker {
 };
 /* By the entry's one writer, the database's thread. */
 void control_page_set_breaker(struct control_page *page, unsigned index, const struct control_breaker *breaker);
+
+void control_page_set_path(struct control_page *page, unsigned index, enum lessor_path path); /* likewise */
 
 /* Entry `index` becomes visible, whole, to those who load its state. Entries are set in order. */
 void control_page_set(struct control_page *page, unsigned index, const struct control_entry *entry);

@@ -144,9 +144,10 @@ enum lessor_connection_state {
         LESSOR_CONNECTION_FREE = 2,      /* ready to be leased */
         LESSOR_CONNECTION_LEASED = 3,    /* held by a worker */
         LESSOR_CONNECTION_RESETTING = 4, /* being cleaned */
-        LESSOR_CONNECTION_PARKED = 7,    /* leased, and not in use: its worker retakes it, or the broker recalls it */
         LESSOR_CONNECTION_CLOSING = 5,   /* closed here, Redis has not confirmed yet: still counts against the cap */
         LESSOR_CONNECTION_CHECKING = 6,  /* idle, and being asked whether it still works */
+        LESSOR_CONNECTION_LANE = 7,      /* the broker's own, for the commands of all lanes */
+        LESSOR_CONNECTION_PARKED = 8,    /* leased, and not in use: its worker retakes it, or the broker recalls it */
 };
 
 struct lessor_status_connection {

@@ -82,6 +82,8 @@ static bool take_back_replies(struct lane_broker *b) {
         return true;
 }
 
+bool lane_take_back(struct lane_broker *b) { return take_back_replies(b); }
+
 /* The next submission's word. */
 static uint64_t look(const struct lane_broker *b) {
         /* Sequentially consistent, pairs with lane_submit(): entry and bytes are there, and it comes after lane_arm(). */

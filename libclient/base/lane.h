@@ -152,6 +152,9 @@ enum lane_take lane_take(struct lane_broker *b, char *buffer, size_t size, struc
 /* Is there anything lane_take() would act upon, given room? For the last look, after lane_arm(). */
 bool lane_has_submission(struct lane_broker *b);
 
+/* What the worker has read is the broker's again, and b->reaped has moved on. False: `reaped` was never honestly written. */
+bool lane_take_back(struct lane_broker *b);
+
 struct lane_answer {
         uint64_t tag;
         int32_t outcome;

@@ -323,9 +323,9 @@ TEST(client_attach, attaching_has_a_deadline) {
 }
 
 TEST(client_attach, every_outcome_has_a_text) {
-        for (int code = 0; code <= LESSOR_E_VERSION; code++)
+        for (int code = 0; code <= LESSOR_E_NEEDS_LEASE; code++)
                 check(strcmp(lessor_outcome_text(code), "unknown outcome") != 0);
-        check_str(lessor_outcome_text(LESSOR_E_VERSION + 1), "unknown outcome");
+        check_str(lessor_outcome_text(LESSOR_E_NEEDS_LEASE + 1), "unknown outcome");
         check_str(lessor_outcome_text(-ENOMEM), "Cannot allocate memory");
         check(lessor_release_version()[0]);
 }

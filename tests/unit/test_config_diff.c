@@ -72,6 +72,12 @@ TEST(config_diff, a_top_level_value_changes_each_database_without_its_own) {
                           "a: changed port (drain)\n"));
 }
 
+TEST(config_diff, the_path_of_single_commands_changes_while_the_broker_runs) {
+        check(!check_diff(parse("databases: {a: {}, b: {path: lane}}"),
+                          parse("path: lease\ndatabases: {a: {}, b: {path: lane}}"), "a: changed path (live)\n"));
+        check(!check_diff(parse("databases: {a: {}}"), parse("databases: {a: {path: auto}}"), ""));
+}
+
 TEST(config_diff, some_keys_of_the_broker_need_a_restart) {
         check(!check_diff(parse("databases: {a: {}}"), parse("log_level: debug\ndatabases: {a: {}}"),
                           "broker: changed log_level (live)\n"));

@@ -747,6 +747,9 @@ enum event {
         EVENT_RESET_FAILED,
         EVENT_CHECK_ANSWERED,
         EVENT_CHECK_FAILED,
+        EVENT_LANE_FREE,
+        EVENT_LANE_LOST,
+        EVENT_LANE_STALLED,
         EVENTS
 };
 
@@ -754,13 +757,15 @@ enum event {
 
 static const enum conn_state after[CONN_STATES][EVENTS] = {
 #define N NEVER
-        [CONN_VACANT] = {N, N, N, N, N, N, CONN_VACANT, N, N, N, N, N},
-        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, N, N, N, N, CONN_DIALLING, N, N, N, N, N},
-        [CONN_FREE] = {N, N, N, N, N, N, CONN_CLOSING, N, N, N, N, N},
-        [CONN_LEASED] = {N, N, CONN_FREE, CONN_RESETTING, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, N, N, N, N, N},
-        [CONN_RESETTING] = {N, N, N, N, N, N, CONN_CLOSING, N, CONN_FREE, CONN_CLOSING, N, N},
-        [CONN_CLOSING] = {N, N, N, N, N, N, CONN_CLOSING, CONN_VACANT, N, N, N, N},
-        [CONN_CHECKING] = {N, N, N, N, N, N, CONN_CLOSING, N, N, N, CONN_FREE, CONN_CLOSING},
+        [CONN_VACANT] = {N, N, N, N, N, N, CONN_VACANT, N, N, N, N, N, N, N, N},
+        [CONN_DIALLING] = {CONN_FREE, CONN_VACANT, N, N, N, N, CONN_DIALLING, N, N, N, N, N, N, N, N},
+        [CONN_FREE] = {N, N, N, N, N, N, CONN_CLOSING, N, N, N, N, N, N, N, N},
+        [CONN_LEASED] = {N, N, CONN_FREE, CONN_RESETTING, CONN_CLOSING, CONN_CLOSING, CONN_LEASED, N, N, N, N, N, N, N,
+                         N},
+        [CONN_RESETTING] = {N, N, N, N, N, N, CONN_CLOSING, N, CONN_FREE, CONN_CLOSING, N, N, N, N, N},
+        [CONN_CLOSING] = {N, N, N, N, N, N, CONN_CLOSING, CONN_VACANT, N, N, N, N, N, N, N},
+        [CONN_CHECKING] = {N, N, N, N, N, N, CONN_CLOSING, N, N, N, CONN_FREE, CONN_CLOSING, N, N, N},
+        [CONN_LANE] = {N, N, N, N, N, N, CONN_LANE, N, N, N, N, N, CONN_FREE, CONN_CLOSING, CONN_CLOSING},
 };
 
 static struct pool_conn *bring_into(enum conn_state state) {
@@ -780,6 +785,12 @@ static struct pool_conn *bring_into(enum conn_state state) {
         }
         if (state == CONN_FREE || state == CONN_CHECKING)
                 return conn;
+        if (state == CONN_LANE) {
+                pool_cancel(&pool, &waiters[0]);
+                pool_want_lanes(&pool, 1);
+                expect(POOL_LANE);
+                return conn;
+        }
         expect(POOL_GRANT);
         if (state == CONN_LEASED)
                 return conn;
@@ -826,6 +837,15 @@ static void apply(enum event event, struct pool_conn *conn) {
         case EVENT_CHECK_FAILED:
                 pool_checked(&pool, conn, POOL_CHECK_FAILED, now, 0);
                 break;
+        case EVENT_LANE_FREE:
+                pool_lane_done(&pool, conn, POOL_LANE_FREE, now, 0);
+                break;
+        case EVENT_LANE_LOST:
+                pool_lane_done(&pool, conn, POOL_LANE_LOST, now, 0);
+                break;
+        case EVENT_LANE_STALLED:
+                pool_lane_done(&pool, conn, POOL_LANE_STALLED, now, 0);
+                break;
         case EVENTS:
                 break;
         }
@@ -849,7 +869,7 @@ POOL_TEST(every_state_meets_every_event) {
                         setup();
                 }
         }
-        check_eq(met, 18);
+        check_eq(met, 22);
 }
 
 /* ---- a long random life: whatever the order of events, the books balance ------------------------------------------- */
@@ -898,12 +918,18 @@ static void random_event(void) {
                 apply(roll(4) ? EVENT_RESET_DONE : EVENT_RESET_FAILED + roll(2) * (EVENT_LOST - EVENT_RESET_FAILED),
                       conn);
                 break;
+        case CONN_LANE:
+                if (conn->told || roll(20) == 0)
+                        apply(EVENT_LANE_FREE + (roll(4) ? 0 : 1 + roll(2)), conn);
+                break;
         case CONN_VACANT:
         case CONN_STATES:
                 break;
         }
         if (roll(50) == 0)
                 pool_suspect(&pool, now);
+        if (roll(100) == 0)
+                pool_want_lanes(&pool, roll(4) ? 0 : roll(4));
         if (!queued[i] && roll(2)) {
                 queued[i] = lease(&waiters[i], i) == 0;
         } else if (queued[i] && roll(4) == 0) {
@@ -932,4 +958,59 @@ POOL_TEST(whatever_happens_the_books_balance) {
         check(pool.stats.discards[POOL_DISCARD_IDLE] > 0);
         check(pool.stats.resets > 1000);
         check(pool.stats.discards[POOL_DISCARD_RESET] > 100);
+        check(pool.stats.discards[POOL_DISCARD_LANE] > 0);
+}
+
+/* ---- lanes -------------------------------------------------------------------------------------------------------- */
+
+POOL_TEST(the_first_lane_comes_before_all_who_wait_and_gets_a_connection_that_never_left) {
+        struct pool_conn *held[MAX];
+        for (unsigned i = 0; i < MAX; i++) {
+                ask(i);
+                pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+                held[i] = expect(POOL_GRANT).conn;
+        }
+        ask(MAX);
+        pool_want_lanes(&pool, 2);
+        expect(POOL_NOTHING);
+        pool_return(&pool, held[0], POOL_RETURN_CLEAN, now);
+        struct pool_conn *sacrificed = expect(POOL_CLOSE).conn;
+        check_eq(sacrificed->slot, held[0]->slot);
+        expect(POOL_NOTHING);
+        pool_closed(&pool, sacrificed, now);
+        pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+        check_eq(expect(POOL_LANE).conn->state, CONN_LANE);
+        expect(POOL_NOTHING); /* the second one waits behind the queue */
+        pool_return(&pool, held[1], POOL_RETURN_CLEAN, now);
+        check_eq(expect(POOL_GRANT).waiter - waiters, MAX);
+        check_sound();
+}
+
+POOL_TEST(more_lanes_than_one_go_back_when_somebody_waits_the_last_one_stays) {
+        struct pool_conn *lane[2];
+        pool_want_lanes(&pool, 2);
+        for (unsigned i = 0; i < 2; i++) {
+                pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+                lane[i] = expect(POOL_LANE).conn;
+        }
+        for (unsigned i = 0; i < MAX - 2; i++) {
+                ask(i);
+                pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+                expect(POOL_GRANT);
+        }
+        ask(MAX);
+        struct pool_conn *drained = expect(POOL_DRAIN).conn;
+        check(drained == lane[0] || drained == lane[1]);
+        pool_lane_done(&pool, drained, POOL_LANE_FREE, now, 0);
+        expect(POOL_GRANT);
+        check_eq(pool.count[CONN_LANE], 1);
+}
+
+POOL_TEST(a_lane_connection_that_answers_nothing_counts_against_the_server) {
+        pool_want_lanes(&pool, 1);
+        pool_dialled(&pool, expect(POOL_DIAL).conn, now);
+        struct pool_conn *lane = expect(POOL_LANE).conn;
+        pool_lane_done(&pool, lane, POOL_LANE_STALLED, now, 0);
+        check_eq(pool.breaker.failures, 1);
+        check_eq(lane->state, CONN_CLOSING);
 }

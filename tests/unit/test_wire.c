@@ -73,7 +73,7 @@ TEST(wire, a_fresh_message_of_every_type_is_let_through_unchanged) {
 TEST(wire, there_are_no_types_but_these) {
         union wire_message message = {0}, ret;
         for (unsigned type = 0; type <= UINT16_MAX; type++) {
-                if (type >= LESSOR_MSG_ATTACH && type <= LESSOR_MSG_REPORT)
+                if (type >= LESSOR_MSG_ATTACH && type <= LESSOR_MSG_LANE_WAKE)
                         continue;
                 message.header.type = (uint16_t)type;
                 message.header.request = 1;
@@ -86,7 +86,7 @@ TEST(wire, there_are_no_types_but_these) {
                 }
         }
         check_eq(wire_size((enum lessor_message)0), 0);
-        check_eq(wire_size((enum lessor_message)(LESSOR_MSG_REPORT + 1)), 0);
+        check_eq(wire_size((enum lessor_message)(LESSOR_MSG_LANE_WAKE + 1)), 0);
         check_eq(wire_size((enum lessor_message) - 1), 0);
 }
 

@@ -18,8 +18,9 @@
 
 enum { ROUNDS_DEFAULT = 5, ROUNDS_MOST = 1000 };
 
-static const struct bench *const benches[] = {&bench_direct, &bench_cold,      &bench_warm,         &bench_handover,
-                                              &bench_storm,  &bench_footprint, &bench_open_breaker, &bench_status};
+static const struct bench *const benches[] = {&bench_direct,       &bench_cold,   &bench_warm,
+                                              &bench_handover,     &bench_storm,  &bench_footprint,
+                                              &bench_open_breaker, &bench_status, &bench_crowd};
 
 void bench_put(json_t *object, const char *name, json_t *value) {
         if (json_object_set_new(object, name, value) < 0)
@@ -110,6 +111,14 @@ static int broke_off(const struct bench *b, const struct servers *s) {
         return EXIT_NO_SUCH;
 }
 
+/* A benchmark that is more than one ratio. */
+static void print_own(const struct job *job, const struct servers *s, json_t *extra) {
+        if (job->options->json)
+                json_print(stdout, extra);
+        else
+                job->bench->print(job->options, s, extra);
+}
+
 /* In the child that servers_supervised() made. */
 static int run_one(struct servers *s, void *argument) {
         const struct job *job = argument;
@@ -121,6 +130,9 @@ static int run_one(struct servers *s, void *argument) {
         servers_raise_files();
         if (job->bench->run(job->options, s, &result) < 0) {
                 r = broke_off(job->bench, s);
+        } else if (job->bench->print) {
+                print_own(job, s, result.extra);
+                r = EXIT_FIGURES;
         } else {
                 bench_put(result.extra, "bar", json_real(job->bench->bar));
                 bench_put(result.extra, "met", json_boolean(met(job->bench, &result)));
@@ -170,8 +182,11 @@ const char *bench_broker(const struct bench_options *o, struct servers *s, unsig
 
 static int list(void) {
         for (size_t i = 0; i < ARRAY_SIZE(benches); i++)
-                printf("%-12s %s; bar: ratio %s %.3g\n", benches[i]->name, benches[i]->summary,
-                       benches[i]->at_most ? "<=" : ">=", benches[i]->bar);
+                if (benches[i]->bars)
+                        printf("%-12s %s; bars: %s\n", benches[i]->name, benches[i]->summary, benches[i]->bars);
+                else
+                        printf("%-12s %s; bar: ratio %s %.3g\n", benches[i]->name, benches[i]->summary,
+                               benches[i]->at_most ? "<=" : ">=", benches[i]->bar);
         return EXIT_FIGURES;
 }
 
@@ -246,7 +261,8 @@ const struct command command_bench = {
                 "subject and reference in turn, and removes everything again.\n"
                 "\n"
                 "  NAME, list, all   one of `lessor bench list`; all, one after the other\n"
-                "  --json            one object a line: {name, unit, value, reference, ratio, rounds, extra}\n"
+                "  --json            one object a line: {name, unit, value, reference, ratio, rounds, extra};\n"
+                "                    of crowd: {name, rows, ratios}\n"
                 "  --rounds N        figures are medians of N rounds (5)\n"
                 "  --socket PATH     a broker that runs already, its database `main`; writes keys lessor:bench:*\n"
                 "\n"

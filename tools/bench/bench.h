@@ -22,15 +22,21 @@ struct bench_result {
 
 struct bench {
         const char *name, *unit, *summary;
-        bool at_most; /* the ratio must be `bar` at most; else at least */
+        const char *bars; /* of a benchmark with several, for the list; NULL: the one below */
+        bool at_most;     /* the ratio must be `bar` at most; else at least */
         double bar;
         bool own_broker; /* --socket makes no sense */
         /* 0, or a negative errno with s->error set. Servers that it started are stopped by the caller. */
         int (*run)(const struct bench_options *o, struct servers *s, struct bench_result *ret);
+        /*
+         * Tells `extra`, all there is, in text, while the servers still run; its JSON is `extra` as it stands. NULL: what
+         * it found is one ratio.
+         */
+        void (*print)(const struct bench_options *o, const struct servers *s, json_t *extra);
 };
 
 extern const struct bench bench_direct, bench_cold, bench_warm, bench_handover, bench_storm, bench_footprint,
-        bench_open_breaker, bench_status;
+        bench_open_breaker, bench_status, bench_crowd;
 
 /* Into an object of figures. */
 void bench_put(json_t *object, const char *name, json_t *value);

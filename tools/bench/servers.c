@@ -139,6 +139,7 @@ static void stop(pid_t *pid) {
 void servers_stop_broker(struct servers *s) { stop(&s->broker); }
 
 void servers_stop(struct servers *s) {
+        stop(&s->proxy);
         stop(&s->broker);
         stop(&s->redis);
 }
@@ -336,12 +337,63 @@ int servers_wait_status(struct servers *s, bool (*done)(const struct lessor_stat
         return is_done ? 0 : servers_fail(s, -ETIMEDOUT, "the broker's figures are not what they should be after 10 s");
 }
 
+/* ---- twemproxy ------------------------------------------------------------------------------------------------- */
+
+/* Debian has it in a directory that is not in everybody's $PATH. */
+static bool find_nutcracker(char *ret, size_t size) {
+        char path[4096];
+        const char *directories = getenv("PATH");
+
+        snprintf(path, sizeof(path), "%s:/usr/sbin", directories ? directories : "");
+        for (char *rest = path, *directory; (directory = strsep(&rest, ":"));) {
+                snprintf(ret, size, "%s/nutcracker", directory);
+                if (*directory && access(ret, X_OK) == 0)
+                        return true;
+        }
+        return false;
+}
+
+static bool proxy_ready(struct servers *s) {
+        redisContext *c = redisConnectUnix(s->proxy_socket);
+        redisReply *reply = c && !c->err ? redisCommand(c, "GET lessor:bench:proxy") : NULL;
+        bool ready = reply && reply->type == REDIS_REPLY_NIL;
+        freeReplyObject(reply);
+        if (c)
+                redisFree(c);
+        return ready;
+}
+
+int servers_start_proxy(struct servers *s) {
+        char program[4096], file[96], log[96], pid[96], port[12];
+        char c[] = "-c", o[] = "-o", p[] = "-p", statistics[] = "-s", address[] = "-a", loopback[] = "127.0.0.1";
+        char *argv[] = {program, c, file, o, log, p, pid, statistics, port, address, loopback, NULL};
+        FILE *out;
+
+        if (!find_nutcracker(program, sizeof(program)))
+                return servers_fail(s, -ENOENT, "nutcracker is not installed: tools/setup --bench");
+        snprintf(file, sizeof(file), "%s/proxy.yaml", s->directory);
+        snprintf(log, sizeof(log), "%s/proxy.log", s->directory);
+        snprintf(pid, sizeof(pid), "%s/proxy.pid", s->directory);
+        snprintf(port, sizeof(port), "%u", free_port());
+        out = fopen(file, "we");
+        if (!out ||
+            fprintf(out,
+                    "bench:\n  listen: %s 0600\n  backlog: 4096\n  redis: true\n  preconnect: true\n"
+                    "  server_connections: 1\n  servers:\n    - %s:1\n",
+                    s->proxy_socket, s->redis_socket) < 0 ||
+            fclose(out) != 0)
+                return servers_fail(s, -errno, "%s: %s", file, strerror(errno));
+        s->proxy = start(s, "proxy.out", argv);
+        return wait_ready(s, &s->proxy, "nutcracker", "proxy.out", proxy_ready);
+}
+
 /* ---- supervision ----------------------------------------------------------------------------------------------- */
 
 static void name_all(struct servers *s) {
         snprintf(s->instance, sizeof(s->instance), "bench-%d", (int)getpid());
         snprintf(s->redis_socket, sizeof(s->redis_socket), "%s/redis.sock", s->directory);
         snprintf(s->broker_socket, sizeof(s->broker_socket), "%s/lessor.sock", s->directory);
+        snprintf(s->proxy_socket, sizeof(s->proxy_socket), "%s/proxy.sock", s->directory);
 }
 
 /* In $TMPDIR, unless that is too long for the path of a socket. */

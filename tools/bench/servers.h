@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A private redis-server and a private lessord for a benchmark, in a directory of their own under $TMPDIR. Whatever
+ * A private redis-server, a private lessord and a private twemproxy for a benchmark, in a directory of their own under $TMPDIR. Whatever
  * becomes of the benchmark (its end, ctrl-c, a crash), nothing is left: see servers_supervised().
  *
  * Functions return 0 or a negative errno, with a sentence in `error`.
@@ -15,9 +15,9 @@
 
 struct servers {
         char directory[48], instance[32];
-        char redis_socket[80], broker_socket[80];
+        char redis_socket[80], broker_socket[80], proxy_socket[80];
         unsigned redis_port;        /* on 127.0.0.1, besides the socket */
-        pid_t redis, broker;        /* 0: not running */
+        pid_t redis, broker, proxy; /* 0: not running */
         int cpu_client, cpu_server; /* different where the machine has two we may use */
         char error[512];
 };
@@ -34,6 +34,8 @@ pid_t servers_fork(void);
 
 int servers_start_redis(struct servers *s);                      /* pinned to cpu_server */
 int servers_start_broker(struct servers *s, const char *config); /* the YAML's text; pinned likewise */
+/* twemproxy, Debian's nutcracker, with one connection to Redis, as is its default. -ENOENT: it is not installed. */
+int servers_start_proxy(struct servers *s);
 void servers_stop_broker(struct servers *s);
 void servers_stop(struct servers *s);
 
