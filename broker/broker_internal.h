@@ -6,7 +6,7 @@
 #include "control.h"
 
 /* Connection records in the status segment for databases that a reload may add. */
-#define BROKER_SPARE_CONNECTIONS 128U
+#define BROKER_SPARE_CONNECTIONS 1024U
 
 struct broker {
         const struct config *config;  /* what it started with: the broker's own keys, which a restart alone changes */

@@ -64,21 +64,40 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
         request_refuse(request, outcome, dialling_retry_after(db, now), text);
 }
 
-static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
+static void refuse_held(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE];
+        snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
+                 name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
+        request_refuse(request, outcome, 0, text);
+}
+
+static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
+        struct database *db = request->database;
+        char text[LESSOR_TEXT_SIZE], what[96] = "";
         if (db->pool.hold) {
-                snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
-                         name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
-                request_refuse(request, outcome, 0, text);
+                refuse_held(request, outcome, waited_ns);
                 return;
+        }
+        switch (pool_limit(&db->pool, &request->waiter)) {
+        case POOL_LIMIT_NONE:
+                snprintf(what, sizeof(what), "%u of max_connections %u in use", db->pool.count[CONN_LEASED],
+                         db->pool.limits.max_connections);
+                break;
+        case POOL_LIMIT_PINNED:
+                snprintf(what, sizeof(what), "%u of max_pinned %u held by those who block", db->pool.pinned,
+                         db->pool.limits.max_pinned);
+                break;
+        case POOL_LIMIT_USER:
+                snprintf(what, sizeof(what), "uid %u holds %u of max_leases_per_user %u", request->tenant->uid,
+                         request->waiter.account->leased, request->waiter.account->max_leased);
+                break;
         }
         db->counters.wanting += pool_open(&db->pool) >= db->pool.limits.max_connections;
         snprintf(text, sizeof(text),
-                 "database `%s`: no connection within %" PRIu64 " ms: %u of max_connections %u in use, %u waiting; "
-                 "`lessor leases` names the holders",
-                 name_of(db), waited_ns / NS_PER_MS, db->pool.count[CONN_LEASED], db->pool.limits.max_connections,
-                 db->pool.waiting);
+                 "database `%s`: no connection within %" PRIu64
+                 " ms: %s, %u waiting; `lessor leases` names the holders",
+                 name_of(db), waited_ns / NS_PER_MS, what, db->pool.waiting);
         request_refuse(request, outcome, 0, text);
 }
 
@@ -265,7 +284,8 @@ void database_lease(struct database_request *request) {
                 return;
         }
         /* Alone in the queue before a free connection: served at once, and without a timer. */
-        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] || db->pool.hold) {
+        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] || db->pool.hold ||
+            pool_limit(&db->pool, &request->waiter) != POOL_LIMIT_NONE) {
                 request_set_timer(request, now);
                 advise_of_wait(db);
         }

@@ -107,7 +107,9 @@ static void on_dialled(void *userdata, const struct dial_result *result) {
 void dialling_start(struct database *db, struct pool_conn *conn, uint64_t now) {
         struct connection *c = connection_of(db, conn);
         int r = dial_start(db->o.loop->base, db->o.loop->resolver, &db->target, on_dialled, c, &c->dial);
-        dial_meter_note(&db->dial_meter, clock_now());
+        uint64_t began = clock_now();
+        rate_began(&db->pool.rate, began);
+        dial_meter_note(&db->dial_meter, began);
         if (r < 0)
                 failed(db, conn, r, LESSOR_TROUBLE_BROKER, strerror(-r), now);
 }

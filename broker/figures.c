@@ -164,7 +164,7 @@ static void snapshot_connection(const struct database *db, const struct connecti
         memcpy(r->local, c->local, sizeof(r->local));
         if (conn->state != CONN_LEASED)
                 return;
-        const struct tenant *holder = c->place->tenant;
+        struct tenant *holder = c->place->tenant;
         if (c->place->parked)
                 r->state = LESSOR_CONNECTION_PARKED;
         r->since_ns = c->place->since;
@@ -172,7 +172,7 @@ static void snapshot_connection(const struct database *db, const struct connecti
         r->lease = conn->lease;
         r->holder_pid = (int32_t)holder->pid;
         r->holder_uid = holder->uid;
-        memcpy(r->holder, holder->program, sizeof(r->holder));
+        wire_string(r->holder, sizeof(r->holder), holders_program(holder));
         holders_note_site(c, r->site, &r->holder_tid);
 }
 

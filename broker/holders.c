@@ -16,6 +16,7 @@
 #include "base/histogram.h"
 #include "database_internal.h"
 #include "log.h"
+#include "peer/proc.h"
 
 /* No process retakes more often: what grows faster is garbage. */
 #define RETAKES_PER_US_MAX 200U
@@ -59,6 +60,20 @@ void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], 
                 return;
         *ret_tid = (int32_t)atomic_load_explicit(&slot->tid, memory_order_relaxed);
         session_memory_site(c->place->tenant->memory, number, site);
+}
+
+/* The kernel is asked when somebody is to be shown the name, not for each of a thousand workers who start at once. */
+const char *holders_program(struct tenant *t) {
+        char path[64], name[LESSOR_NAME_SIZE];
+        if (t->named)
+                return t->program;
+        t->named = true;
+        snprintf(path, sizeof(path), "/proc/%d/comm", (int)t->pid);
+        if (proc_read(path, name, sizeof(name)) <= 0)
+                return t->program; /* hidepid, or just gone: as he calls himself */
+        name[strcspn(name, "\n")] = '\0';
+        wire_string(t->program, sizeof(t->program), name);
+        return t->program;
 }
 
 /* ---- the beginning ------------------------------------------------------------------------------------------------ */
@@ -203,12 +218,12 @@ void holders_unwant(struct database *db, struct pool_conn *conn) {
 /* ---- too long ------------------------------------------------------------------------------------------------------ */
 
 static void describe(const struct connection *c, uint64_t now, char *to, size_t size) {
-        const struct tenant *t = c->place->tenant;
+        struct tenant *t = c->place->tenant;
         char site[LESSOR_SITE_SIZE];
         int32_t tid;
         holders_note_site(c, site, &tid);
         snprintf(to, size, "slot=%u pid=%d tid=%d program=%s site=%s held_ms=%" PRIu64, c->conn->slot, (int)t->pid,
-                 (int)tid, LOG_QUOTE(t->program), LOG_QUOTE(site), (now - c->place->since) / NS_PER_MS);
+                 (int)tid, LOG_QUOTE(holders_program(t)), LOG_QUOTE(site), (now - c->place->since) / NS_PER_MS);
 }
 
 /*

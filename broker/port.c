@@ -282,7 +282,7 @@ static void clear_backlog(struct port *p) {
 }
 
 static void clear_pending(struct port *p) {
-        if (!lane_take_back(&p->lane)) {
+        if (!lane_recover(&p->lane)) {
                 violated(p, "a lane whose positions no worker may have written");
                 return;
         }

@@ -95,9 +95,6 @@ int database_reconfigure(struct database *db, const struct config_database *conf
         if (other && reconfigure_target(db, config) < 0)
                 return -ENOMEM;
         db->target.connect_timeout_ns = config->socket_connect_timeout_ns;
-        if (config->max_connections > db->pool.places)
-                log_warning("config: max_connections of `%s` cannot grow beyond %u without a restart", name_of(db),
-                            db->pool.places);
         __atomic_store_n(&db->o.config, config, __ATOMIC_RELEASE);
         db->o.fd_cache = fd_cache;
         list_for_each (&db->accounts, it) {

@@ -56,7 +56,10 @@ static void finish(struct reload *r) {
         b->current = r->config;
         atomic_store_explicit(&b->reply_budget.limit, r->config->reply_budget, memory_order_relaxed);
         r->config = NULL;
-        if (old != b->config && !r->old_in_use)
+        /* What the broker started with stays, for its own keys; its passwords have been replaced, perhaps because they leaked. */
+        if (old == b->config && !r->old_in_use)
+                config_wipe_secrets(old);
+        else if (!r->old_in_use)
                 config_free(old);
         administer_reloaded(b, !r->old_in_use);
         log_info("config: reloaded databases=%u", b->current->n_databases);
@@ -199,6 +202,39 @@ static int change(struct reload *r) {
         return 0;
 }
 
+static unsigned places_of(const struct broker *b, const char *name) {
+        for (unsigned i = 0; i < b->n_databases; i++)
+                if (!database_removed(b->databases[i]) && strcmp(database_config(b->databases[i])->name, name) == 0)
+                        return database_places(b->databases[i]);
+        return 0;
+}
+
+/* Places and records cannot be had while the broker runs: then it is said how many there are, and nothing changes. */
+static int check_room(const struct reload *r) {
+        const struct broker *b = r->broker;
+        unsigned places, databases = b->n_databases, connections = b->n_connections;
+        for (unsigned i = 0; i < r->config->n_databases; i++) {
+                const struct config_database *c = &r->config->databases[i];
+                if (!config_find(b->current, c->name)) {
+                        databases++;
+                        connections += dialling_places(c);
+                } else if (c->max_connections > (places = places_of(b, c->name))) {
+                        log_error("config: max_connections of `%s` can grow to %u while the broker runs, not to %u: "
+                                  "restart it",
+                                  c->name, places, c->max_connections);
+                        return -ENOSPC;
+                }
+        }
+        if (databases > LESSOR_DATABASES_MAX || connections > b->connection_capacity) {
+                log_error("config: no room for these databases while the broker runs (with those removed since its "
+                          "start, "
+                          "%u of %u; %u of %u places, each takes twice its max_connections and 8): restart it",
+                          databases, LESSOR_DATABASES_MAX, connections, b->connection_capacity);
+                return -ENOSPC;
+        }
+        return 0;
+}
+
 static int prepare(struct reload *r) {
         struct broker *b = r->broker;
         int result = b->loader.load(b->loader.userdata, &r->config);
@@ -208,7 +244,8 @@ static int prepare(struct reload *r) {
                 log_error("config: %s is gone", b->current->file);
                 return -EINVAL;
         }
-        return config_diff(b->current, r->config, &r->diff);
+        result = check_room(r);
+        return result < 0 ? result : config_diff(b->current, r->config, &r->diff);
 }
 
 bool reload_begin(struct broker *b) {
@@ -228,10 +265,9 @@ bool reload_begin(struct broker *b) {
                 result = change(r);
         }
         if (result < 0) {
-                log_error("config: not reloaded, nothing has changed: %s",
-                          result == -EINVAL   ? "it has errors"
-                          : result == -ENOSPC ? "no room for so many more databases without a restart"
-                                              : strerror(-result));
+                log_error("config: not reloaded, nothing has changed: %s", result == -EINVAL   ? "it has errors"
+                                                                           : result == -ENOSPC ? "it needs a restart"
+                                                                                               : strerror(-result));
                 administer_reloaded(b, false);
                 reload_free(r);
         }

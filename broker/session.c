@@ -12,7 +12,6 @@
 #include "base/fdpass.h"
 #include "log.h"
 #include "peer/peer.h"
-#include "peer/proc.h"
 #include "port.h"
 
 #define USED_WORDS (LESSOR_DATABASES_MAX / 64)
@@ -30,7 +29,7 @@ struct session {
         bool lanes;                                   /* LESSOR_FEATURE_LANES */
         struct port **ports;                          /* one a thread; NULL: none was asked for */
         struct tenant *tenants[LESSOR_DATABASES_MAX]; /* the databases': not to be looked into here */
-        char program[LESSOR_NAME_SIZE];
+        char program[LESSOR_NAME_SIZE];               /* as he calls himself */
 };
 
 static struct session *session_of_peer(struct peer *peer) { return container_of(peer, struct session, peer); }
@@ -202,14 +201,6 @@ const struct lanes_ops session_lanes_ops = {.send = on_lane_message, .violated =
 
 /* ---- what a worker says --------------------------------------------------------------------------------------- */
 
-static void read_program(struct session *s, const char *claimed) {
-        char path[64];
-        snprintf(path, sizeof(path), "/proc/%d/comm", (int)s->peer.cred.pid);
-        if (proc_read(path, s->program, sizeof(s->program)) <= 0)
-                wire_string(s->program, sizeof(s->program), claimed); /* hidepid, or just gone */
-        s->program[strcspn(s->program, "\n")] = '\0';
-}
-
 /* Counts him among the attached, if there is room for him and his like. 0; an outcome, and why. */
 static int admit(struct session *s, char text[LESSOR_TEXT_SIZE]) {
         struct session_host *host = s->set->host;
@@ -269,7 +260,7 @@ static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, str
         }
         leave_newcomers(s);
         list_push_back(&s->set->sessions, &s->link);
-        read_program(s, msg->program);
+        memcpy(s->program, msg->program, sizeof(s->program));
         ret->features = msg->features & LESSOR_FEATURE_SEGMENT;
         if (ret->features) /* words lie in the segment, lanes need the control page */
                 ret->features |= msg->features & (LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES);

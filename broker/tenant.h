@@ -50,7 +50,8 @@ struct tenant {
         uint64_t session;
         pid_t pid;
         uid_t uid;
-        char program[LESSOR_NAME_SIZE];
+        char program[LESSOR_NAME_SIZE]; /* see holders_program() */
+        bool named;
         struct session_memory *memory; /* NULL: he leases by messages alone */
         struct pool_account *account;  /* the database's, of his uid */
         struct list places[3];         /* by state */

@@ -43,11 +43,11 @@ static struct lessor_lease *take_without_broker(struct lessor_db *db, struct sit
         return set && session_over(set->session) ? warm_take(set, site) : NULL;
 }
 
-static bool may_attach(struct lessor *client, uint64_t now) {
+bool lease_may_attach(struct lessor *client, uint64_t now) {
         return now >= atomic_load_explicit(&client->next_attach, memory_order_relaxed);
 }
 
-static void attach_later(struct lessor *client, uint64_t now) {
+void lease_attach_later(struct lessor *client, uint64_t now) {
         uint64_t jitter = (now ^ (uint64_t)warm_thread_id() * UINT64_C(0x9e3779b97f4a7c15)) % REATTACH_NS;
         atomic_store_explicit(&client->next_attach, now + REATTACH_NS + jitter, memory_order_relaxed);
 }
@@ -126,13 +126,13 @@ static int take_slowly(const struct wish *w, struct lessor_lease **ret, lessor_e
 
         if (set && !warm_is_quiet(&set->session->attention) && !session_over(set->session))
                 session_look(set->session);
-        if (!may_attach(w->db->client, w->now) && (*ret = take_without_broker(w->db, w->site)))
+        if (!lease_may_attach(w->db->client, w->now) && (*ret = take_without_broker(w->db, w->site)))
                 return 0;
         r = take_cold(w, ret, error);
         /* Not when there is one, and it says no. */
         if (r != LESSOR_E_UNAVAILABLE || !(*ret = take_without_broker(w->db, w->site)))
                 return r;
-        attach_later(w->db->client, w->now);
+        lease_attach_later(w->db->client, w->now);
         error_clear(error);
         return 0;
 }

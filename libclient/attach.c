@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Attaching: connect, ATTACH with our own pidfd, ATTACHED with the shared memory; all of it within one deadline. */
+/* Attaching: connect, ATTACH (with our own pidfd, where the kernel does not make one), ATTACHED with the shared memory; all of it within one deadline. */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -13,10 +13,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fdpass.h"
+#include "base/pidfd.h"
 #include "error.h"
 #include "io.h"
 #include "session.h"
 #include "step.h"
+#include "warm.h"
 
 enum { ATTACH_REQUEST = 1 };
 
@@ -52,13 +54,17 @@ static int attach_refused(const char *path, int errnum, lessor_error *error) {
 }
 
 /* connect() to a Unix socket waits for room in the backlog only, for as long as SO_SNDTIMEO says. */
-static int attach_connect(const char *path, uint64_t deadline, struct session **ret, lessor_error *error) {
+static int attach_connect(const char *path, uint64_t deadline, struct session **ret, bool *ret_pidfd_known,
+                          lessor_error *error) {
         _cleanup_(fd_closep) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        const struct timeval receive = {.tv_usec = SESSION_RECEIVE_MS * 1000};
         struct sockaddr_un address = {.sun_family = AF_UNIX};
         struct session *s;
 
         if (fd < 0)
                 return attach_refused(path, errno, error);
+        *ret_pidfd_known = pidfd_of_peers_known(fd);
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive));
         memcpy(address.sun_path, path, strlen(path) + 1);
         for (;;) {
                 uint64_t left = time_left(clock_now(), deadline) / NS_PER_US + 1;
@@ -76,19 +82,19 @@ static int attach_connect(const char *path, uint64_t deadline, struct session **
         return 0;
 }
 
-static int attach_hello(struct session *s, lessor_error *error) {
-        _cleanup_(fd_closep) int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+static int attach_hello(struct session *s, bool pidfd_known, lessor_error *error) {
+        _cleanup_(fd_closep) int pidfd = -1;
         union wire_message m;
         int r;
 
-        if (pidfd < 0)
+        if (!pidfd_known && (pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0)) < 0)
                 return error_set(error, -errno, "pidfd_open: %s", lessor_outcome_text(-errno));
         wire_init(&m, LESSOR_MSG_ATTACH, ATTACH_REQUEST);
         m.attach.version_min = LESSOR_PROTOCOL_MIN;
         m.attach.version_max = LESSOR_PROTOCOL_MAX;
-        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS;
+        m.attach.features = LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES;
         wire_string(m.attach.program, sizeof(m.attach.program), program_invocation_short_name);
-        r = fdpass_send(s->fd, &m, m.header.size, &pidfd, 1);
+        r = fdpass_send(s->fd, &m, m.header.size, &pidfd, pidfd >= 0);
         STEP("ATTACH sent");
         /* Refused before we could say anything? Then the reason is waiting to be read. */
         return r == 0 || r == -EPIPE || r == -ECONNRESET ? 0 : attach_refused(s->socket, -r, error);
@@ -113,13 +119,12 @@ static int attach_map(struct session *s, const struct lessor_msg_attached *m, st
                                  wrong);
         if (!(m->features & LESSOR_FEATURE_WORDS))
                 s->segment.words = 0, s->segment.tickets = NULL;
-        s->by_word = calloc(s->segment.words > 0 ? s->segment.words : 1, sizeof(struct lessor_lease *));
-        if (!s->by_word)
+        s->lanes_offered = m->features & LESSOR_FEATURE_LANES && s->control.bells;
+        if (warm_words_init(s) < 0)
                 return error_set(error, -ENOMEM, "out of memory");
-        setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){.tv_usec = SESSION_RECEIVE_MS * 1000},
-                   sizeof(struct timeval));
         s->requests_max = m->requests_max > 0 ? m->requests_max : 1;
         s->last_request = ATTACH_REQUEST;
+        atomic_store_explicit(&s->looked, clock_now(), memory_order_relaxed);
         return 0;
 }
 
@@ -147,30 +152,43 @@ static int attach_answer(struct session *s, struct fdpass_packet *packet, const 
         return attach_map(s, &m.attached, packet, error);
 }
 
+/* At first in recvmsg() alone, as in session_wait(); then until the deadline. 0; -EAGAIN once more; -ETIMEDOUT; -errno. */
+static int attach_wait(struct session *s, bool first, uint64_t deadline, union wire_message *buffer,
+                       struct fdpass_packet *packet) {
+        int r;
+
+        if (first && time_left(clock_now(), deadline) >= SESSION_RECEIVE_MS * NS_PER_MS)
+                return fdpass_wait(s->fd, buffer, sizeof(*buffer), packet);
+        r = io_poll(s->fd, POLLIN, deadline);
+        if (r <= 0)
+                return r == 0 ? -ETIMEDOUT : r;
+        return fdpass_receive(s->fd, buffer, sizeof(*buffer), packet);
+}
+
 static int attach_receive(struct session *s, uint64_t deadline, lessor_error *error) {
         __attribute__((cleanup(fdpass_close))) struct fdpass_packet packet = {0};
         union wire_message buffer;
 
-        for (;;) {
-                int r = io_poll(s->fd, POLLIN, deadline);
-                if (r == 0)
-                        return attach_unanswered(s->socket, error);
-                if (r > 0)
-                        r = fdpass_receive(s->fd, &buffer, sizeof(buffer), &packet);
+        for (bool first = true;; first = false) {
+                int r = attach_wait(s, first, deadline, &buffer, &packet);
                 if (r == 0)
                         return attach_answer(s, &packet, &buffer, error);
-                if (r != -EAGAIN && r != -ECONNRESET) /* a reset is told once, before what was still sent to us */
+                if (r == -ETIMEDOUT)
+                        return attach_unanswered(s->socket, error);
+                /* A reset is told once, before what was still sent to us. */
+                if (r != -EAGAIN && r != -EINTR && r != -ECONNRESET)
                         return attach_refused(s->socket, -r, error);
         }
 }
 
 int session_attach(const char *socket, uint64_t deadline, struct session **ret, lessor_error *error) {
         _cleanup_(session_unrefp) struct session *s = NULL;
-        int r = attach_connect(socket, deadline, &s, error);
+        bool pidfd_known;
+        int r = attach_connect(socket, deadline, &s, &pidfd_known, error);
 
         if (!s)
                 return r;
-        r = attach_hello(s, error);
+        r = attach_hello(s, pidfd_known, error);
         if (r == 0)
                 r = attach_receive(s, deadline, error);
         if (r == 0)

@@ -9,8 +9,8 @@
 #include "base/cleanup.h"
 #include "base/command.h"
 #include "base/resp.h"
+#include "call.h"
 #include "error.h"
-#include "lease.h"
 
 #define COMMAND_MAX (INT_MAX - 1024) /* hiredis counts a command's bytes in an int */
 #define ARGUMENT_EXTRA 32U           /* "$...\r\n" and "\r\n" around an argument */
@@ -94,7 +94,7 @@ static redisReply *command_once(lessor_db *db, int wait_ms, struct command *c, l
 
         x.replies = &reply;
         request.pinned = is_blocking(c);
-        lease_exchange_once(db, &request, &x, error ? error : &local);
+        call_exchange_once(db, &request, &x, error ? error : &local);
         command_deinit(c);
         return reply;
 }
@@ -149,7 +149,7 @@ redisReply *lessor_command_idempotent(lessor_db *db, int wait_ms, int argc, cons
         struct exchange x = {
                 .out = c.data, .size = c.size, .ends = &c.size, .requests = 1, .replies = &reply, .expected = 1};
         struct request request = {.wait_ms = wait_ms, .site.file = "lessor_command", .pinned = is_blocking(&c)};
-        lease_exchange_until(db, &request, &x, error ? error : &local);
+        call_exchange_until(db, &request, &x, error ? error : &local);
         return reply;
 }
 

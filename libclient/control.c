@@ -22,7 +22,7 @@
 _Static_assert(LESSOR_ERROR_TEXT % COPY_REST == 0 && LESSOR_BREAKER_TEXT_SIZE % COPY_REST == 0, "whole pieces");
 #define TRUST_NS (10 * NS_PER_S) /* beyond the next probe's time, an open breaker is believed no longer */
 
-static const char *memory_map(int fd, uint64_t size, int protection, void **ret) {
+const char *shared_map(int fd, uint64_t size, int protection, void **ret) {
         struct stat st;
         int seals;
         void *map;
@@ -63,6 +63,9 @@ static const char *control_check(struct control *c, uint64_t instance) {
         if (page->commands_offset > 0 && page->commands_offset % 8 == 0 &&
             table_room(c->size, page->commands_offset, sizeof(*c->commands)) >= LESSOR_DATABASES_MAX)
                 c->commands = (const void *)((const char *)page + page->commands_offset);
+        if (page->bells_offset > 0 && page->bells_offset % sizeof(*c->bells) == 0 &&
+            table_room(c->size, page->bells_offset, sizeof(*c->bells)) >= LESSOR_THREADS_MAX)
+                c->bells = (const void *)((const char *)page + page->bells_offset);
         return NULL;
 }
 
@@ -73,7 +76,7 @@ const char *control_map(int fd, uint64_t size, uint64_t instance, struct control
 
         if (size < offsetof(struct lessor_control, database))
                 return "the control page is too small";
-        wrong = memory_map(fd, size, PROT_READ, &map);
+        wrong = shared_map(fd, size, PROT_READ, &map);
         if (wrong)
                 return wrong;
         c.page = map;
@@ -131,7 +134,7 @@ const char *segment_map(int fd, uint64_t size, uint64_t session, struct segment 
 
         if (size < sizeof(struct lessor_segment))
                 return "the session segment is too small";
-        wrong = memory_map(fd, size, PROT_READ | PROT_WRITE, &map);
+        wrong = shared_map(fd, size, PROT_READ | PROT_WRITE, &map);
         if (wrong)
                 return wrong;
         s.base = map;

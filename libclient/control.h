@@ -19,6 +19,7 @@ struct control {
         size_t stride;
         uint32_t room;                                  /* entries that fit */
         const struct lessor_control_commands *commands; /* LESSOR_DATABASES_MAX of them; NULL: there are none */
+        const struct lessor_control_bell *bells;        /* LESSOR_THREADS_MAX of them; NULL likewise */
 };
 
 struct segment {
@@ -37,6 +38,9 @@ const char *control_map(int fd, uint64_t size, uint64_t instance, struct control
 const char *segment_map(int fd, uint64_t size, uint64_t session, struct segment *ret);
 void control_unmap(struct control *c);
 void segment_unmap(struct segment *s);
+
+/* Memory that cannot shrink, for as long as it is mapped; not a child's. NULL, or what is wrong. */
+const char *shared_map(int fd, uint64_t size, int protection, void **ret);
 
 /* The database in use under that number or name; NULL: none. */
 const struct lessor_control_database *control_database(const struct control *c, uint32_t index);

@@ -61,6 +61,10 @@ int lease_take(struct lessor_db *db, const struct request *request, struct lesso
 /* Parks it, or gives it back, said clean only with proof. Keeps errno. */
 void lease_give(struct lessor_lease *l);
 
+/* Without a broker a new one is looked for now and then, not at each call. */
+bool lease_may_attach(struct lessor *client, uint64_t now);
+void lease_attach_later(struct lessor *client, uint64_t now);
+
 bool lease_clean(const struct lessor_lease *l); /* the clean proof */
 /* State is left at most, and RESET undoes it. */
 bool lease_resettable(const struct lessor_lease *l);

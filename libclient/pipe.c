@@ -14,9 +14,9 @@
 #include "base/cleanup.h"
 #include "base/command.h"
 #include "base/resp.h"
+#include "call.h"
 #include "command.h"
 #include "error.h"
-#include "lease.h"
 
 struct lessor_pipe {
         lessor_db *db;
@@ -224,7 +224,7 @@ static int pipe_exchange(lessor_pipe *p, int wait_ms, redisReply **replies, less
         struct request request = {.wait_ms = wait_ms, .site.file = "lessor_pipe_run"};
         lessor_error local;
 
-        return lease_exchange_once(p->db, &request, &x, error ? error : &local);
+        return call_exchange_once(p->db, &request, &x, error ? error : &local);
 }
 
 /* An atomic pipe's replies stand one place further up, with MULTI's before and EXEC's behind. */

@@ -39,7 +39,7 @@ struct waiter {
         uint32_t database;
         pthread_cond_t wake;
         uint32_t ticket; /* where it sleeps; LESSOR_TICKET_NONE: on `wake`, or at the socket */
-        bool done;
+        bool done;       /* answered, or it asks nothing: see session_read_until() */
         enum ask result;
         struct warm_set *set;       /* where the lease will belong */
         struct lessor_lease *lease; /* ASK_GRANTED */
@@ -82,11 +82,15 @@ struct session *session_unref(struct session *s) {
         /* A parent's: its fd is closed and its memory not mapped here, the numbers may be somebody else's by now. */
         if (s->epoch == fork_epoch()) {
                 guard_free(s->guard);
+                lanes_free(s);
                 control_unmap(&s->control);
                 segment_unmap(&s->segment);
                 pthread_mutex_destroy(&s->lock);
+        } else {
+                lanes_forget(s);
         }
-        free(s->by_word);
+        warm_words_free(s);
+        free(atomic_load_explicit(&s->sites, memory_order_relaxed));
         free(s);
         return NULL;
 }
@@ -105,6 +109,7 @@ static void session_end_locked(struct session *s, int code, const char *why) {
         atomic_store_explicit(&s->over, code, memory_order_release); /* pairs with session_over() */
         atomic_store_explicit(&s->attention, 1, memory_order_relaxed);
         shutdown(s->fd, SHUT_RDWR);
+        lanes_end(s);
         list_for_each (&s->waiters, it)
                 waiter_wake(s, container_of(it, struct waiter, link));
 }
@@ -174,9 +179,20 @@ static const char *session_granted(struct session *s, const struct lessor_msg_gr
         return NULL;
 }
 
+/* Whoever does not wait for an answer, but for something to happen, looks whether it has. */
+static void session_stir(struct session *s) {
+        list_for_each (&s->waiters, it) {
+                struct waiter *w = container_of(it, struct waiter, link);
+                if (w->done && w->request == 0)
+                        pthread_cond_signal(&w->wake);
+        }
+}
+
 static void session_refused(struct session *s, const struct lessor_msg_error *e) {
         struct waiter *w = session_find(s, e->header.request);
 
+        if (!w && lanes_refused(s, e))
+                session_stir(s);
         if (w) {
                 error_set(w->error, e->outcome, "%s", e->text);
                 error_retry(w->error, e->retry_ns);
@@ -197,6 +213,8 @@ static const char *session_check(struct session *s, const union wire_message *m)
 
         if (m->header.type != LESSOR_MSG_GRANT && m->header.type != LESSOR_MSG_ERROR)
                 return "a message out of order";
+        if (m->header.type == LESSOR_MSG_ERROR && lanes_asked(s, m->header.request))
+                return NULL;
         if (m->header.type == LESSOR_MSG_GRANT && w && w->database != m->grant.database)
                 return "a grant for another database than was asked for";
         if (!w && m->header.request != 0) {
@@ -206,6 +224,27 @@ static const char *session_check(struct session *s, const union wire_message *m)
                 session_attend(s);
         }
         return NULL;
+}
+
+static int arrival_fd(struct fdpass_packet *p, unsigned i) { return i < p->n_fds ? fd_steal(&p->fds[i]) : -1; }
+
+/* Lock held. NULL, or what is wrong. False in *ret_mine: it is none of the lanes'. */
+static const char *session_lanes(struct session *s, const union wire_message *m, struct fdpass_packet *p,
+                                 bool *ret_mine) {
+        const char *wrong = NULL;
+
+        *ret_mine = true;
+        if (m->header.type == LESSOR_MSG_LANE_OPENED)
+                wrong = lanes_opened(s, &m->lane_opened, arrival_fd(p, 0), arrival_fd(p, 1));
+        else if (m->header.type == LESSOR_MSG_LANE_REPLY)
+                wrong = lanes_replied(s, &m->lane_reply, arrival_fd(p, 0));
+        else if (m->header.type == LESSOR_MSG_LANE_WAKE)
+                wrong = lanes_woken(s, &m->lane_wake);
+        else
+                *ret_mine = false;
+        if (*ret_mine)
+                session_stir(s);
+        return wrong;
 }
 
 static void session_malformed(struct session *s, const char *what) {
@@ -222,6 +261,17 @@ struct arrival {
         const char *wrong; /* NULL: a message of the protocol */
 };
 
+/* A message whose fds we had no room for is a good message: it must be told apart, and dealt with. */
+static unsigned session_fds_lost(const union wire_message *m, unsigned n_fds) {
+        unsigned expected = 0;
+
+        if (m->header.type == LESSOR_MSG_GRANT || m->header.type == LESSOR_MSG_LANE_REPLY)
+                expected = 1;
+        else if (m->header.type == LESSOR_MSG_LANE_OPENED)
+                expected = 2;
+        return expected > n_fds ? expected - n_fds : 0;
+}
+
 /* Without the lock: only the reader, or whoever holds the lock while there is none, receives. */
 static void session_receive(struct session *s, bool wait, struct arrival *ret) {
         union wire_message buffer;
@@ -232,14 +282,15 @@ static void session_receive(struct session *s, bool wait, struct arrival *ret) {
                            : fdpass_receive(s->fd, &buffer, sizeof(buffer), p);
         if (ret->result < 0 || p->size == 0)
                 return;
-        /* A grant whose fd we had no room for is a good message: it must be told apart, and given back. */
-        lost = p->fds_lost && p->n_fds == 0 && p->size == sizeof(struct lessor_msg_grant);
+        lost = p->fds_lost && p->size >= sizeof(buffer.header) ? session_fds_lost(&buffer, p->n_fds) : 0;
         ret->wrong = p->cut ? "a message too long"
                             : wire_decode(WIRE_FROM_BROKER, &buffer, p->size, p->n_fds + lost, &ret->message);
 }
 
 /* Lock held. True: it was a message. False: there was none, or the session is over. */
 static bool session_arrived(struct session *s, struct arrival *a) {
+        bool lanes = false;
+
         /* A reset is told once, before what was still sent to us: read on. */
         if (a->result == -EAGAIN || a->result == -EINTR || a->result == -ECONNRESET)
                 return false;
@@ -248,11 +299,15 @@ static bool session_arrived(struct session *s, struct arrival *a) {
                 return false;
         }
         if (!a->wrong)
+                a->wrong = session_lanes(s, &a->message, &a->packet, &lanes);
+        if (!a->wrong && !lanes)
                 a->wrong = session_check(s, &a->message);
-        if (!a->wrong && a->message.header.type == LESSOR_MSG_GRANT)
+        if (a->wrong || lanes)
+                ;
+        else if (a->message.header.type == LESSOR_MSG_GRANT)
                 a->wrong =
                         session_granted(s, &a->message.grant, a->packet.n_fds > 0 ? fd_steal(&a->packet.fds[0]) : -1);
-        else if (!a->wrong)
+        else
                 session_refused(s, &a->message.error);
         if (a->wrong)
                 session_malformed(s, a->wrong);
@@ -551,6 +606,39 @@ void session_return(struct session *s, struct lessor_msg_return *message, bool c
         if (s->orphans > 0 && !s->reading && !session_over(s))
                 session_drain(s);
         session_settle(s);
+        pthread_mutex_unlock(&s->lock);
+}
+
+int session_post(struct session *s, const union wire_message *message, uint64_t deadline) {
+        int r = session_send(s, message, deadline);
+
+        if (r < 0)
+                session_lost(s, r);
+        return r;
+}
+
+void session_read_until(struct session *s, bool (*there)(struct session *, void *), void *data, uint64_t deadline) {
+        bool in_time = true, first = true;
+        struct waiter w;
+
+        if (waiter_init(&w, 0, NULL, NULL) < 0)
+                return;
+        w.done = true;
+        pthread_mutex_lock(&s->lock);
+        list_push_back(&s->waiters, &w.link);
+        while (in_time && !session_over(s) && !there(s, data)) {
+                in_time = s->reading ? session_follow(s, &w, deadline) : session_read(s, first, deadline);
+                first = false;
+        }
+        list_remove(&w.link);
+        session_settle(s);
+        pthread_mutex_unlock(&s->lock);
+        pthread_cond_destroy(&w.wake);
+}
+
+void session_give_up(struct session *s, int code, const char *why) {
+        pthread_mutex_lock(&s->lock);
+        session_end_locked(s, code, why);
         pthread_mutex_unlock(&s->lock);
 }
 

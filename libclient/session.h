@@ -17,6 +17,7 @@
 #include "base/wire.h"
 #include "control.h"
 #include "fork.h"
+#include "lane.h"
 
 #define SESSION_GLANCE_NS UINT64_C(100000000)
 enum { SESSION_RECEIVE_MS = 250 }; /* SO_RCVTIMEO of an attached session's socket */
@@ -26,6 +27,12 @@ struct warm_set;
 /* Where in the caller's program. */
 struct site {
         const char *file; /* lives for ever, as __FILE__ does; NULL: unknown */
+        int line;
+};
+
+/* As it stands in the segment: added under the session's lock, read without. */
+struct session_site {
+        _Atomic(const char *) file;
         int line;
 };
 
@@ -47,7 +54,7 @@ struct session {
         struct control control; /* mapped read-only */
         struct segment segment; /* mapped read-write */
         uint32_t requests_max;
-        struct lessor_lease **by_word; /* of segment.words; whose connection is kept under which word */
+        struct lessor_lease ***by_word; /* see warm.c: whose connection is kept under which word */
 
         /*
          * Not 0: there is something to be seen to, and nobody takes or parks a lease without a look at the session: it is
@@ -66,12 +73,11 @@ struct session {
         unsigned orphans; /* requests whose asker has left and whose answer is still to come */
         unsigned cold;    /* leases without a word that are held */
         uint64_t last_request;
-        struct {
-                _Atomic(const char *) file;
-                int line;
-        } sites[LESSOR_SITES];      /* as they stand in the segment: added to under the lock, read without */
-        _Atomic int over;           /* 0, or why the session ended; set once, readable without the lock */
-        char why[LESSOR_TEXT_SIZE]; /* written before `over` */
+        _Atomic(struct session_site *) sites; /* LESSOR_SITES of them; NULL: none is written down yet */
+        bool lanes_offered;
+        struct session_lane lanes[LESSOR_THREADS_MAX]; /* see lane.h */
+        _Atomic int over;                     /* 0, or why the session ended; set once, readable without the lock */
+        char why[LESSOR_TEXT_SIZE];           /* written before `over` */
 };
 
 /* attach.c: a new session, or the code of *error. *ret is the caller's reference. */
@@ -101,6 +107,13 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
 void session_return(struct session *s, struct lessor_msg_return *message, bool cold);
 /* REPORT, header likewise. Dropped when the broker does not read. */
 void session_report(struct session *s, struct lessor_msg_report *message);
+
+/* A message of another kind. 0; -errno: the session is over. */
+int session_post(struct session *s, const union wire_message *message, uint64_t deadline);
+/* Reads what comes until it is `there` (session lock held), the session is over, or the deadline has passed. */
+void session_read_until(struct session *s, bool (*there)(struct session *, void *), void *data, uint64_t deadline);
+/* Ends it; no lock held. */
+void session_give_up(struct session *s, int code, const char *why);
 
 /* Looks, without waiting, whether the broker has gone away or an answer has come that nobody waits for. */
 void session_look(struct session *s);

@@ -234,6 +234,43 @@ struct warm_set *warm_set_for(struct lessor_db *db, struct session *s, uint32_t 
         return fresh;
 }
 
+/* ---- words -------------------------------------------------------------------------------------------------------- */
+
+/* A table of tables, made at need: a worker who holds one lease does not pay for four thousand words when he attaches. */
+enum { WORDS_PER_TABLE = 64 };
+
+static uint32_t word_tables(const struct session *s) {
+        return s->segment.words / WORDS_PER_TABLE + (s->segment.words % WORDS_PER_TABLE > 0);
+}
+
+int warm_words_init(struct session *s) {
+        s->by_word = calloc(word_tables(s) + 1, sizeof(*s->by_word));
+        return s->by_word ? 0 : -ENOMEM;
+}
+
+void warm_words_free(struct session *s) {
+        for (uint32_t i = 0; s->by_word && i < word_tables(s); i++)
+                free(s->by_word[i]);
+        free(s->by_word);
+}
+
+/* Session lock held, likewise below. */
+static struct lessor_lease *word_lease(const struct session *s, uint32_t word) {
+        struct lessor_lease **table = word < s->segment.words ? s->by_word[word / WORDS_PER_TABLE] : NULL;
+        return table ? table[word % WORDS_PER_TABLE] : NULL;
+}
+
+static int word_set_lease(struct session *s, uint32_t word, struct lessor_lease *l) {
+        struct lessor_lease ***table = &s->by_word[word / WORDS_PER_TABLE];
+
+        if (!*table)
+                *table = calloc(WORDS_PER_TABLE, sizeof(**table));
+        if (!*table)
+                return -ENOMEM;
+        (*table)[word % WORDS_PER_TABLE] = l;
+        return 0;
+}
+
 /* ---- grants -------------------------------------------------------------------------------------------------------- */
 
 static struct lessor_lease *lease_new(struct warm_set *set) {
@@ -252,10 +289,11 @@ static struct lessor_lease *lease_new(struct warm_set *set) {
 static struct lessor_lease *warm_add(struct session *s, struct warm_set *set, uint32_t word) {
         struct lessor_lease *l = lease_new(set), *first;
 
-        if (!l)
+        if (!l || word_set_lease(s, word, l) < 0) {
+                free(l);
                 return NULL;
+        }
         l->slot = &s->segment.slots[word];
-        s->by_word[word] = l;
         first = atomic_load_explicit(&set->first, memory_order_relaxed);
         do
                 l->next = first;
@@ -267,7 +305,7 @@ static struct lessor_lease *warm_add(struct session *s, struct warm_set *set, ui
 
 /* Session lock held. The object under this word, nobody's now: the broker has said something about it. */
 static struct lessor_lease *warm_at(struct session *s, uint32_t word) {
-        struct lessor_lease *l = word < s->segment.words ? s->by_word[word] : NULL;
+        struct lessor_lease *l = word_lease(s, word);
 
         if (l) /* acquire, pairs with word_park(): what its last holder did is there */
                 atomic_load_explicit(&l->slot->word, memory_order_acquire);
@@ -372,9 +410,11 @@ bool warm_orphaned(struct session *s, const struct lessor_msg_grant *g, int fd) 
 }
 
 bool warm_any_busy(const struct session *s) {
-        for (uint32_t word = 0; word < s->segment.words; word++)
-                if (s->by_word[word] && warm_is_busy(s->by_word[word]))
+        for (uint32_t word = 0; word < s->segment.words; word++) {
+                const struct lessor_lease *l = word_lease(s, word);
+                if (l && warm_is_busy(l))
                         return true;
+        }
         return false;
 }
 
@@ -385,7 +425,9 @@ bool warm_accept(struct lessor_lease *l, struct site site) {
                 return false;
         l->sampled = clock_now(); /* of those that come from the broker, each is measured */
         warm_remember(l);
-        warm_note_site(l, site, warm_hint.tid);
+        /* The broker has heard of them in LEASE: they are written down when somebody else retakes it. */
+        l->site = site;
+        l->tid = warm_hint.tid;
         return true;
 }
 
@@ -422,37 +464,60 @@ static uint32_t site_start(struct site site) {
 }
 
 /* 1 + its place in the table; 0: it is not there. *ret_free: a place it could have, likewise. */
-static uint32_t site_find(struct session *s, struct site site, uint32_t *ret_free) {
+static uint32_t site_find(const struct session_site *sites, struct site site, uint32_t *ret_free) {
         uint32_t start = site_start(site);
 
         *ret_free = 0;
         for (uint32_t i = 0; i < SITE_PROBES; i++) {
                 uint32_t at = (start + i) % LESSOR_SITES;
-                /* Acquire, pairs with the release in site_number(): the line is there. */
-                const char *file = atomic_load_explicit(&s->sites[at].file, memory_order_acquire);
+                /* Acquire, pairs with the release in site_add(): the line is there. */
+                const char *file = atomic_load_explicit(&sites[at].file, memory_order_acquire);
                 if (!file) {
                         *ret_free = at + 1;
                         return 0;
                 }
-                if (file == site.file && s->sites[at].line == site.line)
+                if (file == site.file && sites[at].line == site.line)
                         return at + 1;
         }
         return 0;
 }
 
-static uint32_t site_number(struct session *s, struct site site) {
-        uint32_t room, number = site.file ? site_find(s, site, &room) : 0;
+/* Session lock held. 0: there is no room. */
+static uint32_t site_add(struct session *s, struct session_site *sites, struct site site) {
+        uint32_t room, number = site_find(sites, site, &room);
 
-        if (number || !site.file || !room || !s->segment.sites)
-                return number;
-        pthread_mutex_lock(&s->lock);
-        number = site_find(s, site, &room);
         if (!number && room) {
                 number = room;
                 site_text(site, s->segment.sites[number - 1]);
-                s->sites[number - 1].line = site.line;
-                atomic_store_explicit(&s->sites[number - 1].file, site.file, memory_order_release);
+                sites[number - 1].line = site.line;
+                atomic_store_explicit(&sites[number - 1].file, site.file, memory_order_release);
         }
+        return number;
+}
+
+/* The session's table; its first use makes it. NULL: out of memory. */
+static struct session_site *session_sites(struct session *s) {
+        struct session_site *sites = atomic_load_explicit(&s->sites, memory_order_acquire), *fresh;
+
+        if (sites)
+                return sites;
+        fresh = calloc(LESSOR_SITES, sizeof(*fresh));
+        /* Release: it is empty; pairs with the load above. */
+        if (!fresh || atomic_compare_exchange_strong_explicit(&s->sites, &sites, fresh, memory_order_acq_rel,
+                                                              memory_order_acquire))
+                return fresh;
+        free(fresh);
+        return sites;
+}
+
+static uint32_t site_number(struct session *s, struct site site) {
+        struct session_site *sites = site.file && s->segment.sites ? session_sites(s) : NULL;
+        uint32_t room, number = sites ? site_find(sites, site, &room) : 0;
+
+        if (number || !sites || !room)
+                return number;
+        pthread_mutex_lock(&s->lock);
+        number = site_add(s, sites, site);
         pthread_mutex_unlock(&s->lock);
         return number;
 }

@@ -109,6 +109,10 @@ static inline bool warm_keeps_any(struct warm_set *set) {
         return atomic_load_explicit(&set->first, memory_order_relaxed) != NULL;
 }
 
+/* The table of a session's words; -ENOMEM. */
+int warm_words_init(struct session *s);
+void warm_words_free(struct session *s);
+
 /* A parked lease, held by the caller from now on; NULL: there is none, or it is wanted by others. */
 struct lessor_lease *warm_take(struct warm_set *set, struct site site);
 

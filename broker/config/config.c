@@ -42,6 +42,13 @@ static void database_deinit(struct config_database *c) {
 #include "schema.h"
 }
 
+void config_wipe_secrets(struct config *c) {
+        for (unsigned i = 0; i < c->n_databases; i++) {
+                wipe(c->databases[i].password);
+                c->databases[i].password = NULL;
+        }
+}
+
 void config_free(struct config *c) {
         if (!c)
                 return;

@@ -103,7 +103,8 @@ struct config {
         unsigned n_strings;
 };
 
-void config_free(struct config *); /* NULL ok; wipes secrets */
+void config_wipe_secrets(struct config *config); /* nobody dials by it any more: no password of it stays in memory */
+void config_free(struct config *);               /* NULL ok; wipes secrets */
 
 const struct config_database *config_find(const struct config *, const char *name); /* NULL: no such database */
 

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fdpass.h"
+#include "base/pidfd.h"
 #include "proc.h"
 
 /* Bounded work per turn: one worker that talks without pause must not keep the others waiting. */
@@ -161,17 +162,61 @@ static pid_t pidfd_pid(int pidfd) {
         return line ? (pid_t)strtol(line + strlen("\nPid:"), NULL, 10) : PID_NONE;
 }
 
-/* Takes the pidfd when it is the worker's own; otherwise says what is wrong. */
-static const char *adopt_pidfd(struct peer *peer, struct fdpass_packet *packet, pid_t pid) {
+#define NOT_VISIBLE "the worker lives in a pid namespace that the broker cannot see: share it (hostPID)"
+
+/* The kernel's own. 0; an outcome, and why; likewise below. */
+static int ask_for_pidfd(struct peer *peer, char text[LESSOR_TEXT_SIZE]) {
+        int pidfd = pidfd_of_peer(peer->fd);
+        if (pidfd >= 0) {
+                peer->pidfd = pidfd;
+                return 0;
+        }
+        if (pidfd == -ENOPROTOOPT) {
+                snprintf(text, LESSOR_TEXT_SIZE, "ATTACH without a pidfd, and this kernel makes none (SO_PEERPIDFD)");
+                return LESSOR_E_PROTOCOL;
+        }
+        snprintf(text, LESSOR_TEXT_SIZE, "the broker cannot watch the worker: %s", strerror(-pidfd));
+        return LESSOR_E_LIMIT;
+}
+
+/* The worker's own, if it is. */
+static int take_pidfd(struct peer *peer, struct fdpass_packet *packet, char text[LESSOR_TEXT_SIZE]) {
+        pid_t pid = pidfd_pid(packet->fds[0]);
+        const char *wrong = NULL;
+        if (pid == PID_UNREADABLE) {
+                snprintf(text, LESSOR_TEXT_SIZE, "the broker cannot look at the pidfd sent with ATTACH: %s",
+                         strerror(errno));
+                return LESSOR_E_LIMIT;
+        }
         if (pid < 0)
-                return "the fd sent with ATTACH is not a pidfd: send pidfd_open(getpid(), 0)";
-        if (peer->cred.pid == 0 || pid == 0)
-                return "the worker lives in a pid namespace that the broker cannot see: share it (hostPID)";
-        if (pid != peer->cred.pid)
-                return "the pidfd sent with ATTACH is another process's";
+                wrong = "the fd sent with ATTACH is not a pidfd: send pidfd_open(getpid(), 0)";
+        else if (pid == 0)
+                wrong = NOT_VISIBLE;
+        else if (pid != peer->cred.pid)
+                wrong = "the pidfd sent with ATTACH is another process's";
+        if (wrong) {
+                snprintf(text, LESSOR_TEXT_SIZE, "%s", wrong);
+                return LESSOR_E_PROTOCOL;
+        }
         peer->pidfd = fd_steal(&packet->fds[0]);
+        return 0;
+}
+
+/* From now on the worker's death is seen. */
+static int watch_worker(struct peer *peer, struct fdpass_packet *packet, char text[LESSOR_TEXT_SIZE]) {
+        int r;
+        if (peer->cred.pid == 0) {
+                snprintf(text, LESSOR_TEXT_SIZE, "%s", NOT_VISIBLE);
+                return LESSOR_E_PROTOCOL;
+        }
+        r = packet->n_fds > 0 ? take_pidfd(peer, packet, text) : ask_for_pidfd(peer, text);
+        if (r != 0)
+                return r;
         event_assign(&peer->death, peer->base, peer->pidfd, EV_READ | EV_PERSIST, on_death, peer);
-        return event_add(&peer->death, NULL) < 0 ? "out of memory" : NULL;
+        if (event_add(&peer->death, NULL) == 0)
+                return 0;
+        snprintf(text, LESSOR_TEXT_SIZE, "the broker is out of memory");
+        return LESSOR_E_LIMIT;
 }
 
 static void refuse(struct peer *peer, uint64_t request, int outcome, const char *text) {
@@ -196,16 +241,11 @@ static const char *handle_attach(struct peer *peer, const struct lessor_msg_atta
                 refuse(peer, msg->header.request, LESSOR_E_VERSION, text);
                 return NULL;
         }
-        pid_t pid = pidfd_pid(packet->fds[0]);
-        if (pid == PID_UNREADABLE) {
-                snprintf(text, sizeof(text), "the broker cannot look at the pidfd sent with ATTACH: %s",
-                         strerror(errno));
-                refuse(peer, msg->header.request, LESSOR_E_LIMIT, text);
+        r = watch_worker(peer, packet, text);
+        if (r != 0) {
+                refuse(peer, msg->header.request, r, text);
                 return NULL;
         }
-        const char *wrong = adopt_pidfd(peer, packet, pid);
-        if (wrong)
-                return wrong;
         wire_init(&answer, LESSOR_MSG_ATTACHED, msg->header.request);
         answer.attached.version = msg->version_max < LESSOR_PROTOCOL_MAX ? msg->version_max : LESSOR_PROTOCOL_MAX;
         r = peer->ops->attach(peer, msg, &answer.attached, fds, text);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * Small files of /proc, read once for each worker who attaches. Not by stdio: that is a buffer, an fstat() and a second
- * read() more, for each of a thousand workers who start at once.
+ * Small files of /proc, read once for a worker. Not by stdio: that is a buffer, an fstat() and a second read() more, for
+ * each of a thousand workers who start at once.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -396,11 +396,15 @@ static struct pool_conn *first_conn(struct pool *pool, enum conn_state state) {
         return container_of(list_first(&pool->by_state[state]), struct pool_conn, link);
 }
 
-static bool at_limit(const struct pool *pool, const struct pool_waiter *waiter) {
+enum pool_limit pool_limit(const struct pool *pool, const struct pool_waiter *waiter) {
         const struct pool_account *account = waiter->account;
         if (waiter->pinned && pool->limits.max_pinned && pool->pinned >= pool->limits.max_pinned)
-                return true;
-        return account->max_leased && account->leased >= account->max_leased;
+                return POOL_LIMIT_PINNED;
+        return account->max_leased && account->leased >= account->max_leased ? POOL_LIMIT_USER : POOL_LIMIT_NONE;
+}
+
+static bool at_limit(const struct pool *pool, const struct pool_waiter *waiter) {
+        return pool_limit(pool, waiter) != POOL_LIMIT_NONE;
 }
 
 static struct pool_waiter *first_waiter(struct pool *pool) {

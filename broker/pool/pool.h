@@ -187,6 +187,10 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now);
 /* Leaves the queue again; nothing when it is not in it. */
 void pool_cancel(struct pool *pool, struct pool_waiter *waiter);
 
+/* What keeps him waiting though a connection is free. */
+enum pool_limit { POOL_LIMIT_NONE, POOL_LIMIT_PINNED, POOL_LIMIT_USER };
+enum pool_limit pool_limit(const struct pool *pool, const struct pool_waiter *waiter);
+
 enum pool_return {
         POOL_RETURN_CLEAN,
         POOL_RETURN_RESETTABLE, /* not clean, but nothing was left half-way, and the owner is willing to reset it */

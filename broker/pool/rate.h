@@ -21,3 +21,5 @@ static inline void rate_note(struct rate *r, uint64_t now) {
         r->at[r->next] = now;
         r->next = (r->next + 1) % RATE_MAX;
 }
+/* The last one began this much later than was noted: the bound is one of the real time, not of the loop's. */
+static inline void rate_began(struct rate *r, uint64_t now) { r->at[(r->next + RATE_MAX - 1) % RATE_MAX] = now; }

@@ -14,16 +14,25 @@
 #include "base/futex.h"
 #include "base/histogram.h"
 
-/* What a worker of a few connections touches stands together: the header and the first words, then a database or four. */
+/*
+ * What a worker of a few connections and two databases touches is the first page, and no other: the header, the tickets,
+ * the first words, the first databases' counters. The other words come after the counters, which are taken out of their
+ * table: the numbers of words that would lie there are never granted.
+ */
+#define PAGE 4096U
 #define TICKETS_OFFSET 128U
 #define WORDS_OFFSET (TICKETS_OFFSET + LESSOR_TICKETS * sizeof(struct lessor_ticket))
-#define SITES_OFFSET (WORDS_OFFSET + LESSOR_WORDS_MAX * sizeof(struct lessor_slot))
-#define PAGE 4096U
-#define DATABASE_OFFSET ((SITES_OFFSET + LESSOR_SITES * LESSOR_SITE_SIZE + PAGE - 1) / PAGE * PAGE)
-#define SEGMENT_SIZE                                                                                                   \
-        ((DATABASE_OFFSET + LESSOR_DATABASES_MAX * sizeof(struct lessor_segment_database) + PAGE - 1) / PAGE * PAGE)
+#define WORDS_NEAR 16U
+#define DATABASE_OFFSET (WORDS_OFFSET + WORDS_NEAR * sizeof(struct lessor_slot))
+#define DATABASE_END (DATABASE_OFFSET + LESSOR_DATABASES_MAX * sizeof(struct lessor_segment_database))
+#define WORDS_FAR ((DATABASE_END - WORDS_OFFSET) / sizeof(struct lessor_slot)) /* the first of the others */
+#define WORDS (WORDS_FAR + LESSOR_WORDS_MAX - WORDS_NEAR)
+#define SITES_OFFSET (WORDS_OFFSET + WORDS * sizeof(struct lessor_slot))
+#define SEGMENT_SIZE ((SITES_OFFSET + LESSOR_SITES * LESSOR_SITE_SIZE + PAGE - 1) / PAGE * PAGE)
 _Static_assert(sizeof(struct lessor_segment) <= TICKETS_OFFSET, "the header ends before the tickets");
 _Static_assert(sizeof(struct lessor_ticket) == 64 && WORDS_OFFSET % 64 == 0, "one cache line each");
+_Static_assert(sizeof(struct lessor_slot) == 64 && DATABASE_END % 64 == 0, "words begin where the counters end");
+_Static_assert(DATABASE_OFFSET + 2 * sizeof(struct lessor_segment_database) <= PAGE, "two databases in the first page");
 
 /* No process does more commands a second: what grows faster is garbage. */
 #define OPERATIONS_PER_S_MAX UINT64_C(20000000)
@@ -66,7 +75,7 @@ int session_memory_new(uint64_t session, uint64_t instance, struct session_memor
                                                .instance = instance,
                                                .tickets_offset = TICKETS_OFFSET,
                                                .words_offset = WORDS_OFFSET,
-                                               .words = LESSOR_WORDS_MAX,
+                                               .words = WORDS,
                                                .sites_offset = SITES_OFFSET};
         atomic_init(&memory->references, 1);
         *ret = memory;
@@ -101,7 +110,7 @@ uint32_t session_memory_new_word(struct session_memory *memory) {
         while (used < LESSOR_WORDS_MAX)
                 if (atomic_compare_exchange_weak_explicit(&memory->words, &used, used + 1, memory_order_relaxed,
                                                           memory_order_relaxed))
-                        return used;
+                        return used < WORDS_NEAR ? used : used - WORDS_NEAR + WORDS_FAR;
         return LESSOR_WORD_NONE;
 }
 

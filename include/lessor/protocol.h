@@ -12,7 +12,9 @@
  *
  * WHO SPEAKS WHEN. The worker sends ATTACH first, with one fd: its own pidfd (pidfd_open(getpid(), 0)); the broker
  * compares it with SO_PEERCRED and watches it, so that a worker's death is seen even while a forked child keeps the
- * socket open. The broker answers ATTACHED (or ERROR, and closes). After that the worker may send, in any order:
+ * socket open. It may be left out where the kernel makes one itself (SO_PEERPIDFD, Linux 6.5: getsockopt() on a socket
+ * not connected yet fails otherwise than by ENOPROTOOPT); then whoever called connect() is the worker. The broker
+ * answers ATTACHED (or ERROR, and closes). After that the worker may send, in any order:
  *
  *     LOOKUP name          -> DATABASE | ERROR
  *     LEASE database       -> GRANT (with one fd) | ERROR      exactly one answer for each, whenever it is decided
@@ -88,7 +90,7 @@ extern "C" {
 #define LESSOR_FEATURE_LANES (UINT64_C(1) << 2)   /* LANE; needs LESSOR_FEATURE_SEGMENT */
 
 enum lessor_message {
-        LESSOR_MSG_ATTACH = 1,   /* worker -> broker, 1 fd: pidfd */
+        LESSOR_MSG_ATTACH = 1,   /* worker -> broker, 1 fd: pidfd; none, see above */
         LESSOR_MSG_ATTACHED = 2, /* broker -> worker, 2 fds with LESSOR_FEATURE_SEGMENT, else none */
         LESSOR_MSG_LOOKUP = 3,
         LESSOR_MSG_DATABASE = 4,
@@ -393,9 +395,10 @@ struct lessor_ticket {
         uint64_t reserved;
 };
 
-#define LESSOR_TICKETS 16U     /* tickets of a session: more threads than that wait at the socket */
-#define LESSOR_WORDS_MAX 4096U /* words of a session: leases and cached fds of all databases together */
-#define LESSOR_SITES 255U      /* call sites of a session: a slot's `site` is 1 + the place; all others are 0 */
+#define LESSOR_TICKETS 16U /* tickets of a session: more threads than that wait at the socket */
+#define LESSOR_WORDS_MAX                                                                                               \
+        4096U             /* words of a session: leases and cached fds of all databases together; not all numbers */
+#define LESSOR_SITES 255U /* call sites of a session: a slot's `site` is 1 + the place; all others are 0 */
 
 /*
  * A lease word and its counters, as they lie in the segment. Bits 0-1 of the word are the state: 0 VACANT, 1 HELD, 2

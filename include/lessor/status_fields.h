@@ -103,7 +103,7 @@ X(last_cleanup, TIME, NS, "when idle connections were last looked for")
 #define X LESSOR_STATUS_HISTOGRAM
 X(wait_time, "from a request to its grant")
 X(hold_time, "from taking a connection to giving it back; of warm leases one in 64 is measured")
-X(lane_queue_time, "of the commands in a lane that could not be sent at once: from being seen to being sent")
+X(lane_queue_time, "of commands in a lane that could not be sent at once: until they were")
 X(lane_round_trip, "of commands by lane: from being sent to their reply")
 X(call_time, "from a command to its reply, as measured by the workers")
 #undef X

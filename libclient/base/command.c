@@ -300,10 +300,13 @@ static char command_upper(char c) { return c >= 'a' && c <= 'z' ? (char)(c - 'a'
 static const struct command *command_find(const char *name, size_t len) {
         char upper[COMMAND_NAME_SIZE];
 
-        if (len >= sizeof(upper) || (len > 0 && memchr(name, 0, len)))
+        if (len >= sizeof(upper))
                 return NULL;
-        for (size_t i = 0; i < len; i++)
+        for (size_t i = 0; i < len; i++) {
+                if (name[i] == '\0')
+                        return NULL;
                 upper[i] = command_upper(name[i]);
+        }
         upper[len] = 0;
         return bsearch(upper, commands, ARRAY_SIZE(commands), sizeof(commands[0]), command_compare);
 }
@@ -315,17 +318,30 @@ enum command_effect command_effect(const char *name, size_t len) {
         return command ? command->effect : COMMAND_STICKY;
 }
 
-bool command_blocks(const char *name, size_t len) {
-        static const char *const blocking[] = {"BLMOVE", "BLMPOP",   "BLPOP",    "BRPOP", "BRPOPLPUSH",
-                                               "BZMPOP", "BZPOPMAX", "BZPOPMIN", "WAIT"};
-        for (size_t i = 0; i < ARRAY_SIZE(blocking); i++) {
+static bool is_one_of(const char *const *names, size_t n, const char *name, size_t len) {
+        for (size_t i = 0; i < n; i++) {
                 size_t at = 0;
-                while (at < len && blocking[i][at] == command_upper(name[at]))
+                while (at < len && names[i][at] == command_upper(name[at]))
                         at++;
-                if (at == len && !blocking[i][at])
+                if (at == len && !names[i][at])
                         return true;
         }
         return false;
+}
+
+bool command_blocks(const char *name, size_t len) {
+        static const char *const blocking[] = {"BLMOVE", "BLMPOP",   "BLPOP",    "BRPOP", "BRPOPLPUSH",
+                                               "BZMPOP", "BZPOPMAX", "BZPOPMIN", "WAIT"};
+        return is_one_of(blocking, ARRAY_SIZE(blocking), name, len);
+}
+
+/* What the broker refuses although it leaves nothing behind: it may block, or administers the server (broker/lane/class.c). */
+bool command_goes_by_lane(const char *name, size_t len) {
+        static const char *const refused[] = {"ACL",      "BGREWRITEAOF", "BGSAVE", "CLUSTER",   "COMMAND",    "CONFIG",
+                                              "LASTSAVE", "LATENCY",      "MODULE", "PFDEBUG",   "PFSELFTEST", "ROLE",
+                                              "SAVE",     "SLOWLOG",      "XREAD",  "XREADGROUP"};
+        return command_effect(name, len) == COMMAND_HARMLESS && !command_blocks(name, len) &&
+               !is_one_of(refused, ARRAY_SIZE(refused), name, len);
 }
 
 bool command_listed(const char *names, size_t size, const char *name, size_t len) {

@@ -25,6 +25,9 @@ bool command_listed(const char *names, size_t size, const char *name, size_t len
 /* Does it, as a rule, keep its connection waiting for others (BLPOP, WAIT ...)? XREAD does only when told to: false. */
 bool command_blocks(const char *name, size_t len);
 
+/* Does it go by lane, as far as we know? The broker has the last word. */
+bool command_goes_by_lane(const char *name, size_t len);
+
 /* What the commands of one lease have left behind so far. Zero-initialised is clean. */
 struct command_trail {
         bool multi, watch, state, sticky;

@@ -82,7 +82,7 @@ static bool take_back_replies(struct lane_broker *b) {
         return true;
 }
 
-bool lane_take_back(struct lane_broker *b) { return take_back_replies(b); }
+bool lane_recover(struct lane_broker *b) { return take_back_replies(b); }
 
 /* The next submission's word. */
 static uint64_t look(const struct lane_broker *b) {
@@ -245,6 +245,21 @@ static void take_back_requests(struct lane_worker *w) {
                 return;
         for (; w->taken != taken; w->taken++)
                 area_give(&w->area, w->ends[w->taken & (w->entries - 1)]);
+}
+
+bool lane_has_room(struct lane_worker *w, const size_t *ends, size_t n) {
+        struct area area;
+        uint32_t offset, end;
+
+        take_back_requests(w);
+        if (n > w->entries - (w->next - w->taken) || n > w->entries - w->unanswered)
+                return false;
+        area = w->area;
+        for (size_t i = 0, start = 0; i < n; start = ends[i++])
+                if (ends[i] <= start || ends[i] - start > area.size ||
+                    !area_take(&area, (uint32_t)(ends[i] - start), &offset, &end))
+                        return false;
+        return true;
 }
 
 enum lane_submit lane_submit(struct lane_worker *w, const struct lane_request *request, const char *data,

@@ -153,7 +153,7 @@ enum lane_take lane_take(struct lane_broker *b, char *buffer, size_t size, struc
 bool lane_has_submission(struct lane_broker *b);
 
 /* What the worker has read is the broker's again, and b->reaped has moved on. False: `reaped` was never honestly written. */
-bool lane_take_back(struct lane_broker *b);
+bool lane_recover(struct lane_broker *b);
 
 struct lane_answer {
         uint64_t tag;
@@ -219,6 +219,8 @@ enum lane_submit {
 /* *ret_position: for lane_cancel(). */
 enum lane_submit lane_submit(struct lane_worker *w, const struct lane_request *request, const char *data,
                              uint64_t *ret_position);
+/* Would requests that end at these offsets, one behind the other, go by lane_submit(), all of them, now? */
+bool lane_has_room(struct lane_worker *w, const size_t *ends, size_t n);
 /* True: it was never sent, and no completion comes. False: the broker has it; it may run, and its completion comes. */
 bool lane_cancel(struct lane_worker *w, uint64_t position);
 

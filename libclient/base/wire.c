@@ -14,8 +14,9 @@
 
 enum wire_request { REQUEST_ANY, REQUEST_NONE, REQUEST_SOME };
 
-#define FDS_ATTACHED UINT8_MAX    /* depends on the features granted */
-#define FDS_GRANT (UINT8_MAX - 1) /* depends on the flags */
+#define FDS_ATTACHED UINT8_MAX     /* depends on the features granted */
+#define FDS_GRANT (UINT8_MAX - 1)  /* depends on the flags */
+#define FDS_ATTACH (UINT8_MAX - 2) /* depends on the kernel */
 
 struct wire_rule {
         uint16_t size; /* 0: no such type */
@@ -39,7 +40,7 @@ static const struct wire_rule wire_rules[] = {
         [LESSOR_MSG_ATTACH] = {.size = sizeof(struct lessor_msg_attach),
                                .from = WIRE_FROM_WORKER,
                                .request = REQUEST_SOME,
-                               .fds = 1,
+                               .fds = FDS_ATTACH,
                                STRING(lessor_msg_attach, program)},
         [LESSOR_MSG_ATTACHED] = {.size = sizeof(struct lessor_msg_attached),
                                  .from = WIRE_FROM_BROKER,
@@ -213,6 +214,8 @@ static const char *wire_check_fds(const struct wire_rule *rule, const union wire
                 expected = message->attached.features & LESSOR_FEATURE_SEGMENT ? 2 : 0;
         else if (rule->fds == FDS_GRANT)
                 expected = message->grant.flags & LESSOR_GRANT_KEPT ? 0 : 1;
+        else if (rule->fds == FDS_ATTACH) /* whether it may be left out is for the broker to say */
+                expected = n_fds > 0;
         if (n_fds < expected)
                 return "an fd is missing";
         return n_fds > expected ? "an fd where none belongs" : NULL;

@@ -16,6 +16,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fdpass.h"
+#include "base/pidfd.h"
 #include "support/check.h"
 
 enum { PATIENCE_MS = 10000, FAKE_DATABASES = 3 };
@@ -155,7 +156,7 @@ bool fake_accept(struct fake *f) {
                 return false;
         }
         fd_close(f->pidfd);
-        f->pidfd = fd_steal(&packet.fds[0]);
+        f->pidfd = packet.n_fds > 0 ? fd_steal(&packet.fds[0]) : pidfd_of_peer(f->session);
         f->attached.header.request = m.header.request;
         return true;
 }

@@ -75,7 +75,7 @@ static void knows_its_worker(struct fake *f, void *unused) {
         need(f, fake_gone(f));
 }
 
-TEST(client_attach, a_worker_sends_its_own_pidfd) {
+TEST(client_attach, the_broker_gets_the_workers_own_pidfd) {
         struct fake f;
         lessor_error e;
 

@@ -247,7 +247,7 @@ TEST(outage, a_demoted_server_is_asked_and_its_connections_are_replaced) {
 
 /* ---- a restart ------------------------------------------------------------------------------------------------------ */
 
-enum { WORKERS = 200 };
+enum { WORKERS = 200, DIALS_PER_100_MS = 100 };
 
 struct restart {
         struct broker *broker;
@@ -280,12 +280,17 @@ static int works_through_a_restart(unsigned index, void *arg) {
         return 0;
 }
 
-TEST_WITH(outage, a_restart_under_two_hundred_workers_trips_nothing_and_fails_nobody_who_waits, .timeout = 120) {
+/* In the whole run no more attempts to connect are begun in any 100 ms than the limit. */
+static void check_restart(unsigned max_connections) {
+        char keys[128];
         struct host h;
         struct workers workers;
         struct restart *r = shared_memory(sizeof(*r));
 
-        host_start(&h, "wait_timeout: 30s");
+        /* The time a caller waits by default. */
+        snprintf(keys, sizeof(keys), "max_connections: %u, wait_timeout: %us, socket_timeout: %us", max_connections,
+                 5 * PROCESS_SLOW, 5 * PROCESS_SLOW);
+        host_start(&h, keys);
         r->broker = &h.broker;
         workers_start(&workers, WORKERS, works_through_a_restart, r);
         check(stage_reached(&r->working, WORKERS, WAIT_MS));
@@ -295,7 +300,18 @@ TEST_WITH(outage, a_restart_under_two_hundred_workers_trips_nothing_and_fails_no
         struct lessor_status_database d = broker_figures_now(&h.broker, "main");
         check_eq(d.breaker_trips, 0);
         check(d.peak_connections <= d.max_connections);
+        check_msg(d.peak_dial_rate >= 1 && d.peak_dial_rate <= DIALS_PER_100_MS, "%llu dials within 100 ms",
+                  (unsigned long long)d.peak_dial_rate);
         host_end(&h);
+}
+
+TEST_WITH(outage, a_restart_under_two_hundred_workers_trips_nothing_and_fails_nobody_who_waits, .timeout = 120) {
+        check_restart(20);
+}
+
+/* With a place for each of them all dial at once, as soon as the first has found that the server is there again. */
+TEST_WITH(outage, a_restart_under_two_hundred_workers_with_a_place_each_is_no_storm_of_dials, .timeout = 120) {
+        check_restart(250);
 }
 
 /* ---- idleness and age ----------------------------------------------------------------------------------------------- */

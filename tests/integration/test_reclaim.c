@@ -7,9 +7,11 @@
 #include <stdatomic.h>
 #include <sys/socket.h>
 
+#include "base/pidfd.h"
 #include "support/check.h"
 #include "support/host.h"
 #include "support/process.h"
+#include "support/raw.h"
 
 enum { WAIT_MS = 30000, RECLAIM_MS = 1000 };
 
@@ -44,6 +46,25 @@ static int hold_with_a_child_until_killed(unsigned index, void *arg) {
                 stage_advance(&s->holding);
                 stage_reached(&s->end, 1, 2 * WAIT_MS);
                 stage_advance(&s->end);
+                _exit(0);
+        }
+        stage_reached(&s->end, 1, 2 * WAIT_MS);
+        return 0;
+}
+
+/* Without the library, which closes its fds in a child: the child's copies hide the death from whoever watches the socket. */
+static int hold_raw_with_a_child_until_killed(unsigned index, void *arg) {
+        struct scene *s = arg;
+        struct lessor_msg_attach attach = raw_attach_message(0);
+        struct lessor_msg_grant grant;
+        union raw_message answer;
+        int fd = raw_connect(s->socket), number;
+        child_check(raw_say(fd, &attach) == 0 && raw_expect(fd, LESSOR_MSG_ATTACHED, &answer));
+        child_check((number = raw_lookup(fd, "main")) >= 0);
+        child_check(raw_lease(fd, (uint32_t)number, LESSOR_WAIT_DEFAULT, &grant) >= 0);
+        if (fork() == 0) {
+                stage_advance(&s->holding);
+                stage_reached(&s->end, 1, 2 * WAIT_MS);
                 _exit(0);
         }
         stage_reached(&s->end, 1, 2 * WAIT_MS);
@@ -102,6 +123,15 @@ static void check_reclaimed(worker_function *holder) {
 TEST(reclaim, a_lease_is_reclaimed_when_its_holder_is_killed) { check_reclaimed(hold_until_killed); }
 
 TEST(reclaim, a_forked_child_of_the_holder_does_not_keep_its_lease) { check_reclaimed(hold_with_a_child_until_killed); }
+
+TEST(reclaim, a_worker_that_sends_no_pidfd_is_reclaimed_though_a_forked_child_keeps_its_socket) {
+        int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+        bool known = pidfd_of_peers_known(fd);
+        close(fd);
+        if (!known)
+                test_skip("this kernel has no SO_PEERPIDFD");
+        check_reclaimed(hold_raw_with_a_child_until_killed);
+}
 
 TEST(reclaim, a_reply_half_read_by_a_killed_holder_is_never_handed_on) {
         check_reclaimed(leave_a_half_read_reply_until_killed);

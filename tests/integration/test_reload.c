@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Reloads under load: unchanged databases notice nothing; each kind of change reaches the workers that are attached. */
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include "support/check.h"
 #include "support/host.h"
@@ -158,6 +160,72 @@ TEST(reload, a_shrunk_pool_drains_and_a_grown_one_serves_more) {
         for (unsigned i = 0; i < 12; i++)
                 lessor_release(leases[i]);
         lessor_close(l);
+        host_end(&h);
+}
+
+/* Is the text in the memory of the process? All of it that may be written: heap, stacks, data. */
+static bool memory_has(pid_t pid, const char *text) {
+        char path[64], line[512], mode[8];
+        unsigned long from, to;
+        bool found = false;
+        snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+        FILE *maps = fopen(path, "re");
+        snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+        int memory = open(path, O_RDONLY | O_CLOEXEC);
+        check(maps && memory >= 0);
+        while (fgets(line, sizeof(line), maps)) {
+                if (sscanf(line, "%lx-%lx %7s", &from, &to, mode) != 3 || mode[1] != 'w' || mode[3] == 's')
+                        continue;
+                for (unsigned long at = from; at < to && !found;
+                     at += 1 << 20) { /* shadow memory is too large for one */
+                        static char piece[(1 << 20) + 64];
+                        size_t size = to - at < sizeof(piece) ? to - at : sizeof(piece);
+                        ssize_t n = pread(memory, piece, size, (off_t)at);
+                        found = n > 0 && memmem(piece, (size_t)n, text, strlen(text));
+                }
+        }
+        close(memory);
+        fclose(maps);
+        return found;
+}
+
+TEST(reload, a_password_that_was_rotated_is_not_kept) {
+        struct host h;
+        redis_start(&h.redis,
+                    &(struct redis_options){.config = "user worker on >old-secret-of-before >new-secret ~* &* +@all"});
+        char *path = sandbox_path("secret"), pattern[512];
+        sandbox_write(path, "old-secret-of-before\n");
+        check(chmod(path, 0600) == 0);
+        snprintf(pattern, sizeof(pattern), "databases: {main: {@, username: worker, password_file: %s}}\n", path);
+        char *text = text_of(pattern, redis_address(&h.redis));
+        broker_start(&h.broker, "%s", text);
+        free(text);
+        lessor *l = client_open(&h.broker);
+        freeReplyObject(client_command(client_database(l, NULL), "PING"));
+        check(memory_has(h.broker.pid, "old-secret-of-before")); /* where it is looked for it would be found */
+        sandbox_write(path, "new-secret\n");
+        check_eq(reload(&h, pattern), 0);
+        freeReplyObject(client_command(client_database(l, NULL), "PING"));
+        check_figure_soon(&h.broker, "main", discards_outdated, 1, WAIT_MS);
+        check_soon(!memory_has(h.broker.pid, "old-secret-of-before"), WAIT_MS);
+        lessor_close(l);
+        free(path);
+        host_end(&h);
+}
+
+TEST(reload, what_needs_a_restart_is_refused_whole_and_says_how_much_could_be_had) {
+        struct host h;
+        start(&h, "databases: {main: {@, max_connections: 4}}\n");
+        check_eq(reload(&h, "databases: {main: {@, max_connections: 16, wait_timeout: 7s}}\n"), 0);
+        check_figure(&h.broker, "main", max_connections, 16);
+        check_eq(reload(&h, "databases: {main: {@, max_connections: 17, wait_timeout: 8s}, more: {@}}\n"), 1);
+        check(broker_log_has(&h.broker, "max_connections of `main` can grow to 16"));
+        check_figure(&h.broker, "main", max_connections, 16);
+        check_figure(&h.broker, "main", wait_timeout, UINT64_C(7000000000));
+        check_eq(reload(&h, "databases: {main: {@, max_connections: 16}, more: {@, max_connections: 600}}\n"), 1);
+        check(broker_log_has(&h.broker, "no room for these databases"));
+        check_eq(reload(&h, "databases: {main: {@, max_connections: 16}, more: {@, max_connections: 500}}\n"), 0);
+        check_figure(&h.broker, "more", max_connections, 500);
         host_end(&h);
 }
 

@@ -1,15 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* The broker killed and stopped again and again under load: no lease that is held ever fails. */
+/*
+ * The broker killed and stopped again and again under load: no lease that is held ever fails, and Redis never sees more
+ * connections than two brokers may have: the living one's, and those of the last one, which go as its workers move over.
+ */
 #include "support/check.h"
 #include "support/host.h"
 #include "support/process.h"
 
-enum { WAIT_MS = 60000, WORKERS = 12, TIMES = 20, COMMANDS = 20 };
+/* ACQUIRE_S: the defaults of wait_timeout and socket_timeout. WAIT_MS only ends a test that has failed. */
+enum { WAIT_MS = 60000, ACQUIRE_S = 5 * PROCESS_SLOW, WORKERS = 12, MAX = 16, TIMES = 20, COMMANDS = 20 };
 
 struct load {
         struct broker *broker;
         struct stage round[WORKERS]; /* leases used to their end */
-        struct stage over;
+        struct stage over, watching;
+        char redis[256], name[128];
+        _Atomic unsigned peak; /* connections of that name, as Redis counts them */
 };
 
 /* An answer to a question of one's own, and to no other. */
@@ -24,8 +30,6 @@ static bool is_answered(lessor_lease *lease, unsigned index, uint64_t number, le
         return right;
 }
 
-/* Deadlines are long: on a busy machine everything may stand still for seconds. */
-
 /* Who asks while there is no broker is told so; what he holds works. */
 static int works(unsigned index, void *arg) {
         struct load *load = arg;
@@ -36,7 +40,7 @@ static int works(unsigned index, void *arg) {
         child_check(lessor_open(load->broker->socket, &l) == 0);
         child_check(wait_until(lessor_database(l, NULL, &db, &e) == 0, WAIT_MS));
         while (!atomic_load(&load->over.count)) {
-                lessor_lease *lease = lessor_acquire(db, WAIT_MS, &e);
+                lessor_lease *lease = lessor_acquire(db, ACQUIRE_S * 1000, &e);
                 if (!lease && e.code != LESSOR_E_UNAVAILABLE) {
                         fprintf(stderr, "worker %u: %d %s\n", index, e.code, e.text);
                         return 1;
@@ -52,6 +56,35 @@ static int works(unsigned index, void *arg) {
         return 0;
 }
 
+static unsigned count(redisContext *c, const char *name) {
+        redisReply *list = redisCommand(c, "CLIENT LIST");
+        unsigned n = 0;
+        child_check(list && list->type == REDIS_REPLY_STRING);
+        for (const char *at = list->str; (at = strstr(at, name)); at++)
+                n++;
+        freeReplyObject(list);
+        return n;
+}
+
+/* Counts all the time. */
+static int watches(unsigned index, void *arg) {
+        struct load *load = arg;
+        redisContext *c = redisConnectUnix(load->redis);
+        child_check(c && !c->err);
+        while (!atomic_load(&load->over.count) && look_again_before(UINT64_MAX)) {
+                unsigned n = count(c, load->name);
+                if (n > atomic_load(&load->peak))
+                        atomic_store(&load->peak, n);
+                if (n > 0 && !atomic_load(&load->watching.count))
+                        stage_advance(&load->watching);
+        }
+        redisFree(c);
+        return 0;
+}
+
+/* All have a session with the living broker, and have used leases to their end since. */
+static bool all_have_moved(struct load *load) { return wait_until(broker_sessions(load->broker) == WORKERS, WAIT_MS); }
+
 static bool all_work(struct load *load) {
         for (unsigned i = 0; i < WORKERS; i++) {
                 uint32_t so_far = atomic_load(&load->round[i].count);
@@ -63,20 +96,29 @@ static bool all_work(struct load *load) {
 
 static void check_survived(void (*end)(struct broker *)) {
         struct load *load = shared_memory(sizeof(*load));
-        struct workers workers;
+        struct workers workers, watcher;
         struct host h;
+        char keys[128];
 
-        host_start(&h, "max_connections: 16, socket_timeout: 60s");
+        snprintf(keys, sizeof(keys), "max_connections: %u, socket_timeout: %us", MAX, ACQUIRE_S);
+        host_start(&h, keys);
         load->broker = &h.broker;
+        snprintf(load->redis, sizeof(load->redis), "%s", h.redis.socket);
+        snprintf(load->name, sizeof(load->name), " name=%s ", broker_client_name(&h.broker, "main"));
+        workers_start(&watcher, 1, watches, load);
         workers_start(&workers, WORKERS, works, load);
         for (unsigned i = 0; i < TIMES; i++) {
-                check_msg(all_work(load), "before restart %u", i);
+                check_msg(all_have_moved(load) && all_work(load), "before restart %u", i);
                 end(&h.broker);
                 broker_relaunch(&h.broker);
         }
         check(all_work(load));
         stage_advance(&load->over);
         check_eq(workers_wait(&workers, WAIT_MS), WORKERS);
+        check_eq(workers_wait(&watcher, WAIT_MS), 1);
+        check(stage_reached(&load->watching, 1, 0));
+        check_msg(atomic_load(&load->peak) <= 2 * MAX, "%u connections at once", atomic_load(&load->peak));
+        fprintf(stderr, "at most %u connections at once, max_connections is %u\n", atomic_load(&load->peak), MAX);
         host_end(&h);
 }
 

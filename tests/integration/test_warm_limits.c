@@ -220,6 +220,42 @@ TEST(warm_limits, one_user_has_only_so_many_leases_and_others_are_served) {
         host_end(&h);
 }
 
+/* Alone in the queue before a free connection, which is not for him. */
+static int hold_one_and_will_not_wait(unsigned index, void *arg) {
+        struct crowd *c = arg;
+        struct lessor_msg_grant g;
+        struct words w;
+        become(STRANGER);
+        child_check(words_attach(&w, c->socket, "main") && words_lease(&w, LESSOR_WAIT_DEFAULT, &g) >= 0);
+        stage_advance(&c->held);
+        child_check(stage_reached(&c->end, 1, WAIT_MS));
+        child_check(words_lease(&w, 0, &g) == -LESSOR_E_EXHAUSTED);
+        child_check(words_lease(&w, 100 * NS_PER_MS, &g) == -LESSOR_E_TIMEOUT);
+        words_detach(&w);
+        return 0;
+}
+
+TEST(warm_limits, one_user_is_told_in_time_though_connections_are_free) {
+        struct crowd *c = shared_memory(sizeof(*c));
+        struct workers w;
+        struct host h;
+
+        if (geteuid() != 0)
+                test_skip("only root can be two users");
+        start_open_to_all(&h, "", "max_connections: 4, max_leases_per_user: 1");
+        c->socket = h.broker.socket;
+        workers_start(&w, 1, hold_one_and_will_not_wait, c);
+        check(stage_reached(&c->held, 1, WAIT_MS));
+        lessor *l = client_open(&h.broker);
+        freeReplyObject(client_command(client_database(l, NULL), "PING"));
+        lessor_close(l); /* what it had parked is free */
+        check_figure_soon(&h.broker, "main", available_connections, 1, 5000);
+        check_figure(&h.broker, "main", parked_connections, 0);
+        stage_advance(&c->end);
+        check_eq(workers_wait(&w, WAIT_MS), 1);
+        host_end(&h);
+}
+
 static int wait_thrice(unsigned index, void *arg) {
         struct crowd *c = arg;
         struct words w;

@@ -235,11 +235,13 @@ void broker_resume(struct broker *b) { check(kill(b->pid, SIGCONT) == 0); }
 static uint64_t check_database_settled(const struct broker *b, struct redis *r,
                                        const struct lessor_status_database *d) {
         check_msg(d->in_use_connections == 0 && d->waiting == 0 && d->closing_connections == 0 &&
-                          d->dialling_connections == 0 && d->open_connections == d->available_connections,
-                  "%s: open %llu, available %llu, in use %llu, dialling %llu, closing %llu, waiting %llu", d->name,
-                  (unsigned long long)d->open_connections, (unsigned long long)d->available_connections,
-                  (unsigned long long)d->in_use_connections, (unsigned long long)d->dialling_connections,
-                  (unsigned long long)d->closing_connections, (unsigned long long)d->waiting);
+                          d->dialling_connections == 0 &&
+                          d->open_connections == d->available_connections + d->lane_connections,
+                  "%s: open %llu, available %llu, lanes' %llu, in use %llu, dialling %llu, closing %llu, waiting %llu",
+                  d->name, (unsigned long long)d->open_connections, (unsigned long long)d->available_connections,
+                  (unsigned long long)d->lane_connections, (unsigned long long)d->in_use_connections,
+                  (unsigned long long)d->dialling_connections, (unsigned long long)d->closing_connections,
+                  (unsigned long long)d->waiting);
         check_msg(d->open_connections <= d->max_connections && d->peak_connections <= d->max_connections,
                   "%s: %llu open, at most %llu, of %llu", d->name, (unsigned long long)d->open_connections,
                   (unsigned long long)d->peak_connections, (unsigned long long)d->max_connections);
@@ -255,7 +257,7 @@ static bool is_quiet(const struct lessor_status *s, uint64_t *ret_open) {
                 return false;
         for (unsigned i = 0; i < lessor_status_databases(s); i++) {
                 if (lessor_status_read_database(s, i, LESSOR_STATUS_ALL, &d) != 0 ||
-                    d.open_connections != d.available_connections || d.waiting)
+                    d.open_connections != d.available_connections + d.lane_connections || d.waiting)
                         return false;
                 *ret_open += d.open_connections;
         }

@@ -62,7 +62,7 @@ void broker_resume(struct broker *);
 
 /*
  * The books balance once every client has gone: no session, no lease, no waiter; each database's open connections are
- * available ones, as many as Redis has clients of that name, and the broker holds an fd for each and no other.
+ * available ones or the lanes', as many as Redis has clients of that name, and the broker holds an fd for each and no other.
  */
 void check_settled(const struct broker *, struct redis *);
 

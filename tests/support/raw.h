@@ -24,6 +24,10 @@ union raw_message {
         struct lessor_msg_cancel cancel;
         struct lessor_msg_return giveback;
         struct lessor_msg_report report;
+        struct lessor_msg_lane lane;
+        struct lessor_msg_lane_opened lane_opened;
+        struct lessor_msg_lane_reply lane_reply;
+        struct lessor_msg_lane_wake lane_wake;
 };
 
 int raw_connect(const char *path);                                                        /* a socket, or -errno */

@@ -198,8 +198,9 @@ TENANT_TEST(a_lease_is_found_by_all_three_of_its_numbers_and_as_long_as_it_lasts
 TENANT_TEST(when_the_words_run_out_leases_go_by_messages_alone) {
         struct place *last = NULL;
         for (unsigned i = 0; i < LESSOR_WORDS_MAX; i++) {
-                last = grant(i, 1);
-                check_eq(last->word, i);
+                struct place *p = grant(i, 1);
+                check(!last || p->word > last->word);
+                last = p;
         }
         struct place *cold = grant(LESSOR_WORDS_MAX, 1);
         check_eq(cold->word, LESSOR_WORD_NONE);
@@ -209,6 +210,24 @@ TENANT_TEST(when_the_words_run_out_leases_go_by_messages_alone) {
         /* Then a place that is idle serves, full cache or not. */
         tenant_returned(last, true);
         check(grant(LESSOR_WORDS_MAX + 1, 1) == last);
+}
+
+/* Some numbers would lie among the databases' counters. */
+TENANT_TEST(no_word_lies_on_anything_else_in_the_segment) {
+        const struct lessor_segment *header =
+                (const void *)((uintptr_t)session_memory_slot(memory, 0) & ~(uintptr_t)4095);
+        size_t counters = header->database_offset, end = counters + header->databases * header->database_size;
+        check_eq(header->magic, LESSOR_SEGMENT_MAGIC);
+        for (unsigned i = 0; i < LESSOR_WORDS_MAX; i++) {
+                const struct place *p = grant(i, 1);
+                size_t at = (size_t)((const char *)place_slot(p) - (const char *)header);
+                check(p->word < header->words);
+                check_eq(at, header->words_offset + p->word * sizeof(struct lessor_slot));
+                check(at >= header->tickets_offset + LESSOR_TICKETS * sizeof(struct lessor_ticket));
+                check(at + sizeof(struct lessor_slot) <= counters || at >= end);
+                check(at + sizeof(struct lessor_slot) <= header->sites_offset);
+        }
+        check(header->sites_offset + LESSOR_SITES * LESSOR_SITE_SIZE <= session_memory_size());
 }
 
 TENANT_TEST(words_are_the_sessions_and_never_shared_by_two_databases) {
