@@ -18,7 +18,7 @@
 #include "json.h"
 #include "source.h"
 
-#define ANSWER_NS (10 * NS_PER_S)
+#define ANSWER_NS (20 * NS_PER_S) /* longer than the broker's LESSOR_ADMIN_PATIENCE_NS */
 #define LOOK_MS 100
 
 static struct sockaddr_un ours; /* its path, for whoever ends us with a signal */

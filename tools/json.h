@@ -7,7 +7,8 @@
 
 json_t *json_all(const struct model *m, const struct lessor_status_database *only); /* only: one database; NULL: all */
 json_t *json_health(const struct model *m);
-json_t *json_leases(const struct model *m, const char *database); /* NULL: of all */
+/* Held connections; with an address, that one in whatever state. NULL: of all databases. */
+json_t *json_leases(const struct model *m, const char *database, const char *address);
 
 json_t *json_text(const char *s); /* a JSON string, whatever bytes stand in s */
 /* One line. 0, or -EIO, -EPIPE ... when it could not be written. */

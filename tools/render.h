@@ -13,6 +13,7 @@ size_t render_width(int fd); /* of the terminal, at least RENDER_WIDTH; RENDER_W
 void render_all(FILE *out, const struct model *m, const struct model *before, size_t width);
 void render_database(FILE *out, const struct model *m, const struct lessor_status_database *d, size_t width);
 void render_health(FILE *out, const struct model *m);
-void render_leases(FILE *out, const struct model *m, const char *database, size_t width); /* NULL: all */
+/* As json_leases(). */
+void render_leases(FILE *out, const struct model *m, const char *database, const char *address, size_t width);
 /* "main, cache, audit": for an error about a name that is none of them. */
 void render_names(FILE *out, const struct model *m);

@@ -7,7 +7,7 @@
 
 #include "broker.h"
 
-enum { ORDER_MS = 20000 };
+enum { ORDER_MS = 30000 };
 
 /* `lessor WORDS... --instance ...`: its exit status; *ret_said (may be NULL) what it printed, for free(). At most 8 words, then NULL. */
 int order(const struct broker *, char **ret_said, ...) __attribute__((sentinel));
