@@ -3,8 +3,8 @@
 /* What the files of one database share: database.c and its neighbours, nobody else. */
 #include "advice.h"
 #include "database.h"
-#include "pipeline.h"
 #include "dial_meter.h"
+#include "pipeline.h"
 #include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
@@ -33,6 +33,13 @@ struct account {
         struct list link;
         uid_t uid;
         struct pool_account account;
+};
+
+/* What an operator has ordered, as it is told; empty: nothing. */
+struct manual {
+        char held[LESSOR_STATUS_TEXT_SIZE];
+        char breaker[LESSOR_STATUS_TEXT_SIZE - 32];
+        uint64_t held_since; /* CLOCK_REALTIME */
 };
 
 struct counters {
@@ -64,6 +71,7 @@ struct database {
         bool ask_role; /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
+        struct manual manual;
         struct advice advice;
         unsigned direct_busy; /* for it: leased connections that were retaken often since the last look */
         struct pipelines pipelines;
@@ -104,6 +112,9 @@ void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
 /* A dial has ended; takes the fd. */
 void dialling_done(struct connection *c, const struct dial_result *result);
 
+/* manual.c: what an operator has ordered, in the figures. */
+void manual_show(const struct database *db, struct lessor_status_database *ret);
+
 /* learn.c: the server's own list of commands. */
 void learn_wanted(struct database *db);
 bool learn_begin(struct connection *c, const struct dial_result *result); /* true: dialling_done() follows */
@@ -121,6 +132,8 @@ void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now);
 void holders_unwant(struct database *db, struct pool_conn *conn);
 /* Looks at every word: who holds, since when, for too long? */
 void holders_watch(struct database *db, uint64_t now);
+/* Cuts a lease off, whoever has it; false: it was parked, and came back. `who`: who it was. */
+bool holders_kill(struct database *db, struct connection *c, uint64_t now, char *who, size_t size);
 const char *holders_program(struct tenant *t); /* his program's name, for people */
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 

@@ -193,6 +193,7 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         snapshot_counters(db, ret);
         snapshot_lanes(db, ret);
         snapshot_health(db, ret, now);
+        manual_show(db, ret);
         for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);
 }

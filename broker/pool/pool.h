@@ -104,6 +104,16 @@ struct pool_limits {
         struct upkeep_limits upkeep;
 };
 
+/*
+ * By hand. Held, a pool grants nothing: what is parked comes back, what is held goes on, who waits goes on waiting. Nothing
+ * is dialled or checked, and the end of a connection says nothing about the server, which may well be stopped meanwhile.
+ */
+enum pool_hold {
+        POOL_SERVING = 0,
+        POOL_PAUSED = 1,
+        POOL_DRAINED = 2, /* moreover each connection is closed as it comes back */
+};
+
 struct pool_stats {
         uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations, resets;
         uint64_t checks, checks_failed;
@@ -138,6 +148,7 @@ struct pool {
         int retired;   /* pool_retire()'s outcome; 0: it serves */
         bool draining; /* leased connections of an earlier epoch are still to be asked for */
         uint64_t last_demotion;
+        enum pool_hold hold;
         uint64_t last_lease; /* the number */
         struct pool_stats stats;
         unsigned places;         /* all connections, VACANT ones included */
@@ -233,6 +244,7 @@ bool pool_suspect(struct pool *pool, uint64_t now);
 void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
+void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
 /*
  * The lanes want so many connections. The first of them comes before all who wait: one place of the cap is the lanes' own
  * while they are used, else blocking leases would stop them. Others are what the queue leaves, and go when somebody waits.
