@@ -16,7 +16,7 @@
 
 #include "bench.h"
 
-enum { DEPTH_MOST = 256, TURNS = 4, WAIT_MS = 5000 };
+enum { DEPTH_MOST = 256, TURNS = 4, WAIT_MS = 60000 };
 #define SLICE_NS (40 * NS_PER_MS)
 #define BAR 0.7
 
@@ -194,7 +194,8 @@ static int start(struct servers *s) {
         char config[256];
         int r = servers_start_redis(s);
 
-        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, path: lane}\n", s->redis_socket);
+        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, path: lane, socket_timeout: 60s}\n",
+                 s->redis_socket);
         if (r == 0)
                 r = servers_start_broker(s, config);
         if (r == 0) {
