@@ -404,7 +404,8 @@ void pool_lane_done(struct pool *pool, struct pool_conn *conn, enum pool_lane ho
                 break;
         case POOL_LANE_LOST:
                 pool_discard(pool, conn, POOL_DISCARD_LOST, now);
-                breaker_lose(&pool->breaker, conn->established_at, BACKOFF_FIRST_NS, now);
+                if (!pool->hold)
+                        breaker_lose(&pool->breaker, conn->established_at, BACKOFF_FIRST_NS, now);
                 break;
         case POOL_LANE_STALLED:
                 conn->begun = pool->breaker.epoch; /* it is now that it does not answer */
