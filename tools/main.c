@@ -10,9 +10,9 @@
 #include "nearest.h"
 
 static const struct command *const commands[] = {
-        &command_stat,      &command_health,    &command_leases,  &command_pause, &command_resume,
-        &command_drain,     &command_reconnect, &command_breaker, &command_kill,  &command_reload,
-        &command_log_level, &command_shutdown,  &command_bench};
+        &command_top,   &command_stat,   &command_health,    &command_leases,    &command_metrics,
+        &command_pause, &command_resume, &command_drain,     &command_reconnect, &command_breaker,
+        &command_kill,  &command_reload, &command_log_level, &command_shutdown,  &command_bench};
 
 static const struct command *find(const char *name) {
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
