@@ -31,7 +31,7 @@ void command_help(const struct command *command);
 /*
  * getopt_long() with our own words for what is wrong: >= 0 is an option's value, -1 the end, '?' a usage error that has
  * been told already, 'h' is --help (shown already): return EXIT_USAGE or 0 then. Positional arguments are permuted
- * last.
+ * last. An option whose value is a letter or a digit has it for a short name.
  */
 int command_option(const struct command *command, int argc, char **argv, const struct option *options);
 

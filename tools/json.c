@@ -102,6 +102,33 @@ json_t *json_all(const struct model *m, const struct lessor_status_database *onl
         return o;
 }
 
+static void put_chosen(json_t *figures, json_t *rates, const struct model *m, const struct model *before,
+                       const struct choice *choice, const struct lessor_status_database *d) {
+        for (unsigned i = 0; i < figures_number(); i++) {
+                char name[LESSOR_NAME_SIZE + 65];
+                struct figure_name figure = figure_name(i);
+                double rate = figure_rate(i, m, before, d);
+                if (!choice_has(choice, d->name, figure.s))
+                        continue;
+                snprintf(name, sizeof(name), "%s.%s", d->name, figure.s);
+                put_named(figures, name, number(figure_value(i, d)));
+                if (rate >= 0)
+                        put_named(rates, name, json_real(rate));
+        }
+}
+
+json_t *json_chosen(const struct model *m, const struct model *before, const struct choice *choice,
+                    const struct lessor_status_database *only) {
+        json_t *o = whole(json_object()), *figures = whole(json_object()), *rates = whole(json_object());
+        for (unsigned i = 0; i < m->n_databases; i++)
+                if (!only || only == &m->databases[i])
+                        put_chosen(figures, rates, m, before, choice, &m->databases[i]);
+        put(o, "instance", instance(&m->instance));
+        put(o, "figures", figures);
+        put(o, "rates", rates);
+        return o;
+}
+
 json_t *json_health(const struct model *m) {
         static const char *const verdicts[] = {"healthy", "degraded", "failed"};
         json_t *o = whole(json_object()), *databases = whole(json_object());

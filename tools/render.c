@@ -225,6 +225,42 @@ void render_database(FILE *out, const struct model *m, const struct lessor_statu
         times_table(out, d, width);
 }
 
+/* ---- chosen figures --------------------------------------------------------------------------------------------- */
+
+static void figure_row(struct table *t, const struct model *m, const struct model *before,
+                       const struct lessor_status_database *d, unsigned index) {
+        double rate = figure_rate(index, m, before, d);
+        table_cell(t, "%s.%s", d->name, figure_name(index).s);
+        table_cell(t, "%" PRIu64, figure_value(index, d));
+        table_cell(t, "%s", rate < 0 ? "." : format_real(rate).s);
+        table_cell(t, "%s", figure_help(index));
+}
+
+bool render_chosen(FILE *out, const struct model *m, const struct model *before, const struct choice *choice,
+                   const struct lessor_status_database *only, size_t width) {
+        static const struct table_column columns[] = {{"FIGURE", TABLE_LEFT},
+                                                      {"VALUE", TABLE_RIGHT},
+                                                      {"PER SECOND", TABLE_RIGHT},
+                                                      {"MEANING", TABLE_ELASTIC}};
+        struct table t;
+        bool any = false;
+
+        if (m->instance.stale)
+                instance_lines(out, &m->instance);
+        table_init(&t, columns, ARRAY_SIZE(columns));
+        for (unsigned i = 0; i < m->n_databases; i++)
+                for (unsigned f = 0; f < figures_number(); f++)
+                        if ((!only || only == &m->databases[i]) &&
+                            choice_has(choice, m->databases[i].name, figure_name(f).s)) {
+                                figure_row(&t, m, before, &m->databases[i], f);
+                                any = true;
+                        }
+        if (any)
+                table_print(&t, out, width);
+        table_deinit(&t);
+        return any;
+}
+
 /* ---- health, leases -------------------------------------------------------------------------------------------- */
 
 void render_health(FILE *out, const struct model *m) {

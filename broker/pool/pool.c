@@ -460,13 +460,13 @@ static struct pool_conn *lane_sacrifice(struct pool *pool) {
 /* One that is to be given back: outdated, too old, not wanted any more, or wanted by those who wait; all in a hold. */
 static struct pool_conn *lane_to_drain(struct pool *pool, uint64_t now) {
         bool needed = pool->waiting && !vacancies(pool) && !coming(pool) && !pool->count[CONN_FREE];
-        unsigned keep = pool->hold ? 0 : needed && pool->lanes ? 1 : pool->lanes, staying = 0;
+        unsigned keep = needed && pool->lanes ? 1 : pool->lanes, staying = 0;
         struct pool_conn *found = NULL;
         list_for_each (&pool->by_state[CONN_LANE], it) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
                 if (conn->told)
                         continue;
-                if (conn->epoch != pool->epoch || conn->retire_at <= now || ++staying > keep)
+                if (conn->epoch != pool->epoch || conn->retire_at <= now || pool->hold || ++staying > keep)
                         found = conn;
         }
         return found;

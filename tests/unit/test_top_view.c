@@ -92,7 +92,7 @@ VIEW_TEST(a_dead_broker_is_said_to_be_stale) {
         model.instance.stale = model.instance.gone = true;
         model.instance.heartbeat_age_ns = 12 * SECOND;
         draw(&model, 24, 80);
-        check_str(row(1), "STALE: no heartbeat for 12s: the broker is dead. These are its last figures.");
+        check_str(row(1), "STALE: no heartbeat for 12s: the broker is dead. Its last figures.");
         check_eq(grid.cells[80].attribute, GRID_BAD);
         check_has("was up 90s");
 }

@@ -161,9 +161,8 @@ static void draw_panel(const struct top_scene *s, struct grid *g, unsigned row, 
         grid_print(g, row, at, draw_state_attribute(d), "%s%s%s", model_health_text(d->health),
                    d->reason[0] ? ", " : "", d->reason);
         connections_line(g, row + 1, d);
-        grid_print(g, row + 2, 1, GRID_PLAIN,
-                   "last 10 s    wait p50 %s p99 %s; call p50 %s p99 %s; %s errors/s, %s refused/s", wait50(l).s,
-                   wait99(l).s, call50(l).s, call99(l).s, errors_text(l).s, draw_rate(l->f.timeouts).s);
+        grid_print(g, row + 2, 1, GRID_PLAIN, "p50 / p99    wait %s / %s, call %s / %s; errors %s/s, refused %s/s",
+                   wait50(l).s, wait99(l).s, call50(l).s, call99(l).s, errors_text(l).s, draw_rate(l->f.timeouts).s);
         breaker_line(g, row + 3, s->m, d);
         if (d->last_error[0])
                 grid_print(g, row + 4, 1, GRID_PLAIN, "last error   %s: %s",

@@ -126,8 +126,8 @@ static void draw_head(const struct top_scene *s, struct grid *g) {
         grid_print(g, 0, 0, GRID_BOLD, "lessord %s, instance %s, pid %d, %s %s, %s sessions", i->release, i->name,
                    i->pid, i->stale ? "was up" : "up", format_duration(i->uptime_ns).s, format_count(i->sessions).s);
         if (i->stale)
-                grid_print(g, 1, 0, GRID_BAD, "STALE: no heartbeat for %s: the broker %s. These are its last figures.",
-                           format_duration(i->heartbeat_age_ns).s, i->gone ? "is dead" : "hangs, or is dead");
+                grid_print(g, 1, 0, GRID_BAD, "STALE: no heartbeat for %s: the broker %s. Its last figures.",
+                           format_duration(i->heartbeat_age_ns).s, i->gone ? "is dead" : "hangs or is dead");
         else
                 grid_print(g, 1, 0,
                            o->failed_databases     ? GRID_BAD
