@@ -198,7 +198,10 @@ static int make_databases(struct broker *b) {
 static int make_listener(struct broker *b) {
         struct instance_socket s = {
                 .path = b->config->socket, .mode = (mode_t)b->config->socket_mode, .group = b->config->socket_gid};
-        b->listener = instance_listen(&s);
+        b->listener = service_take_listener(s.path);
+        b->activated = b->listener >= 0;
+        if (b->listener == -1)
+                b->listener = instance_listen(&s);
         if (b->listener < 0)
                 return b->listener;
         struct event_base *base = b->threads[0].loop.base;
@@ -216,6 +219,7 @@ static int make_control(struct broker *b) {
                                           .first_connection = b->first_connection,
                                           .n_connections = b->n_connections,
                                           .segment = b->segment,
+                                          .service = &b->service,
                                           .reload = administer_reload,
                                           .userdata = b};
         return control_new(&b->control_loop, &options, &b->control);
@@ -257,6 +261,7 @@ int broker_new(const struct config *config, const struct broker_loader *loader, 
         b->config = b->current = config;
         b->loader = *loader;
         b->generation = clock_wall();
+        service_init(&b->service);
         b->lock = b->listener = b->page.fd = -1;
         b->connection_capacity = BROKER_SPARE_CONNECTIONS;
         for (unsigned i = 0; i < config->n_databases; i++)
@@ -332,7 +337,9 @@ int broker_run(struct broker *b) {
                 log_info("broker: ready instance=%s socket=%s databases=%u max_connections=%u threads=%u",
                          b->config->instance, b->config->socket, b->config->n_databases,
                          (unsigned)config_connections(b->config), b->config->threads);
+                service_ready(&b->service);
                 event_base_dispatch(b->control_loop.base);
+                service_stopping(&b->service);
         } else {
                 log_error("broker: cannot start a thread: %s", strerror(-r));
         }
@@ -345,7 +352,9 @@ int broker_run(struct broker *b) {
 void broker_free(struct broker *b) {
         if (!b)
                 return;
-        if (b->listener >= 0)
+        if (b->listener >= 0 && b->activated)
+                fd_close(b->listener);
+        else if (b->listener >= 0)
                 instance_unlisten(b->config->socket, b->listener);
         if (b->accept)
                 event_free(b->accept);

@@ -4,6 +4,7 @@
 #include "admin/admin.h"
 #include "broker.h"
 #include "control.h"
+#include "service.h"
 
 /* Connection records in the status segment for databases that a reload may add. */
 #define BROKER_SPARE_CONNECTIONS 1024U
@@ -15,6 +16,8 @@ struct broker {
         struct reload *reload; /* under way; NULL */
         uint64_t generation;
         int lock, listener;
+        bool activated; /* the listener is the service manager's, and so is its path */
+        struct service service;
         struct loop control_loop;
         struct control *control;
         struct session_host host;

@@ -160,6 +160,25 @@ static void fill(struct snapshot *s) {
                 database_snapshot(o->databases[s->indices[i]], &s->databases[i], s->connections[i]);
 }
 
+static bool all_home(const struct control *c) {
+        for (unsigned i = 0; i < c->o.n_threads; i++)
+                if (c->snapshots[i].away)
+                        return false;
+        return true;
+}
+
+static void show_progress(struct control *c) {
+        struct service_health h = {0};
+        for (unsigned i = 0; i < c->o.n_threads; i++)
+                for (unsigned k = 0; k < c->snapshots[i].n; k++) {
+                        const struct lessor_status_database *r = &c->snapshots[i].databases[k];
+                        h.databases += r->name[0] != '\0'; /* else removed */
+                        h.degraded += r->name[0] && r->health == LESSOR_HEALTH_DEGRADED;
+                        h.failed += r->name[0] && r->health == LESSOR_HEALTH_FAILED;
+                }
+        service_progress(c->o.service, &h, clock_now());
+}
+
 /* On the data thread. */
 static void open_return(struct letter *letter);
 static void open_fill(struct letter *letter) {
@@ -175,11 +194,11 @@ static void open_return(struct letter *letter) {
         int r;
         s->away = false;
         r = publish_snapshot(c, s);
-        for (unsigned i = 0; i < c->o.n_threads; i++)
-                if (c->snapshots[i].away)
-                        return;
+        if (!all_home(c))
+                return;
         int live = publish_live(c, clock_now());
         note_result(c, r < 0 ? r : live);
+        show_progress(c);
 }
 
 /* Before any data thread runs: whoever can connect finds every database in the segment. */
@@ -190,13 +209,6 @@ static int publish_first(struct control *c) {
                 r = publish_snapshot(c, &c->snapshots[i]);
         }
         return r < 0 ? r : publish_live(c, clock_now());
-}
-
-static bool all_home(const struct control *c) {
-        for (unsigned i = 0; i < c->o.n_threads; i++)
-                if (c->snapshots[i].away)
-                        return false;
-        return true;
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *userdata) {
@@ -239,6 +251,7 @@ bool control_cut(const struct control *c) { return c->cut; }
 void control_reloaded(struct control *c, bool well) {
         c->reloads += well;
         c->reloads_failed += !well;
+        service_reloaded(c->o.service, well);
 }
 
 static int add_to_snapshot(const struct control_options *o, struct snapshot *s, unsigned index) {

@@ -7,6 +7,7 @@
  * and sends it back; only then is the heartbeat moved, which therefore proves that data threads make progress.
  */
 #include "loop.h"
+#include "service.h"
 #include "session.h"
 #include "status/segment.h"
 
@@ -23,6 +24,7 @@ struct control_options {
         const unsigned *first_connection; /* of each database, in the status segment */
         unsigned n_connections;
         struct status_segment *segment;
+        struct service *service;
         bool (*reload)(void *userdata); /* it is wanted: called while no snapshot is away; false: not now */
         void *userdata;
 };

@@ -252,6 +252,7 @@ bool reload_begin(struct broker *b) {
         struct reload *r;
         if (b->reload)
                 return false;
+        service_reloading(&b->service);
         r = calloc(1, sizeof(*r));
         int result = r ? 0 : -ENOMEM;
         if (r) {
