@@ -220,7 +220,7 @@ static int make_control(struct broker *b) {
                                           .n_connections = b->n_connections,
                                           .segment = b->segment,
                                           .service = &b->service,
-                                          .reload = reload_begin,
+                                          .reload = administer_reload,
                                           .userdata = b};
         return control_new(&b->control_loop, &options, &b->control);
 }
@@ -248,6 +248,7 @@ static int assemble(struct broker *b) {
             (r = loop_init(&b->control_loop, false)) < 0 || (r = make_threads(b)) < 0 || (r = make_databases(b)) < 0 ||
             (r = make_control(b)) < 0)
                 return r;
+        administer_start(b);
         /* The socket comes last: whoever can connect finds everything there. */
         return make_listener(b);
 }
@@ -265,6 +266,8 @@ int broker_new(const struct config *config, const struct broker_loader *loader, 
         b->connection_capacity = BROKER_SPARE_CONNECTIONS;
         for (unsigned i = 0; i < config->n_databases; i++)
                 b->connection_capacity += dialling_places(&config->databases[i]);
+        list_init(&b->reloads_wanted);
+        list_init(&b->reloads_begun);
         make_host(b);
         int r = assemble(b);
         if (r < 0) {
@@ -281,17 +284,28 @@ int broker_new(const struct config *config, const struct broker_loader *loader, 
 
 struct stop {
         struct letter letter;
+        struct broker *broker;
         struct session_set *thread;
 };
+
+static void open_stopped(struct letter *letter) {
+        struct stop *stop = container_of(letter, struct stop, letter);
+        stop->broker->n_stopping--;
+        event_base_loopbreak(stop->broker->control_loop.base);
+        free(stop);
+}
 
 static void open_stop(struct letter *letter) {
         struct stop *stop = container_of(letter, struct stop, letter);
         session_end_all(stop->thread, "the broker is stopping");
         event_base_loopbreak(stop->thread->loop.base);
-        free(stop);
+        mailbox_post(&stop->broker->control_loop.inbox, &stop->letter, open_stopped);
 }
 
 static void stop_threads(struct broker *b) {
+        b->stopping = true;
+        admin_stop(b->admin);
+        control_stopping(b->control);
         for (unsigned i = 0; i < b->n_threads_ready; i++) {
                 struct session_set *thread = &b->threads[i];
                 if (!thread->loop.running) {
@@ -301,9 +315,14 @@ static void stop_threads(struct broker *b) {
                 struct stop *stop = calloc(1, sizeof(*stop));
                 if (!stop)
                         _exit(EXIT_FAILURE); /* out of memory while stopping: no worse than being killed */
+                stop->broker = b;
                 stop->thread = thread;
+                b->n_stopping++;
                 mailbox_post(&thread->loop.inbox, &stop->letter, open_stop);
         }
+        /* One of them may hang: orders are taken until the last has stopped, and a stop can still be made a cut. */
+        while (b->n_stopping > 0)
+                event_base_dispatch(b->control_loop.base);
         for (unsigned i = 0; i < b->n_threads_ready; i++)
                 loop_join(&b->threads[i].loop);
 }
@@ -348,6 +367,8 @@ void broker_free(struct broker *b) {
         for (unsigned i = 0; i < b->n_threads_ready; i++)
                 lanes_deinit(&b->threads[i].lanes);
         control_free(b->control);
+        b->control = NULL;
+        administer_end(b);
         reload_free(b->reload);
         for (unsigned i = 0; b->databases && i < b->n_databases; i++)
                 database_free(b->databases[i]);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* What broker.c and reload.c share. */
+/* What broker.c, reload.c and administer.c share. */
+#include "admin/admin.h"
 #include "broker.h"
 #include "control.h"
 #include "service.h"
@@ -32,11 +33,21 @@ struct broker {
         unsigned connection_capacity;
         struct event *accept, *accept_pause;
         unsigned next_thread;
+        struct admin *admin;                       /* NULL: its socket could not be made */
+        struct list reloads_wanted, reloads_begun; /* calls */
+        bool reload_begins, stopping;
+        unsigned n_stopping; /* data threads that have not said yet that they have stopped */
 };
 
 /* Makes database `index` as `c` says, and its places in the tables; nobody sees it yet. 0; -ENOMEM; -ENOSPC: no room. */
 int broker_make_database(struct broker *b, const struct config_database *c, unsigned index);
 void broker_show_database(struct broker *b, const struct config_database *c, unsigned index); /* in the control page */
 
-bool reload_begin(void *broker);         /* SIGHUP; false: one is under way, ask again */
-void reload_free(struct reload *reload); /* NULL ok */
+bool reload_begin(struct broker *broker); /* false: one is under way, ask again */
+void reload_free(struct reload *reload);  /* NULL ok */
+
+/* administer.c: what orders on the administration socket mean. */
+void administer_start(struct broker *b);               /* without it the broker serves as well: trouble is logged */
+void administer_end(struct broker *b);                 /* what was under way has come home with its letters */
+bool administer_reload(void *broker);                  /* reload_begin(), for those who have asked for one */
+void administer_reloaded(struct broker *b, bool well); /* the one that was begun has ended */

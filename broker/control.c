@@ -230,15 +230,21 @@ static void on_tick(evutil_socket_t fd, short what, void *userdata) {
 
 static void on_signal(evutil_socket_t number, short what, void *userdata) {
         struct control *c = userdata;
-        c->cut = number == SIGQUIT;
-        log_info("broker: stopping on SIG%s%s", sigabbrev_np((int)number), c->cut ? ", held leases are cut" : "");
+        bool cut = number == SIGQUIT;
+        log_info("broker: stopping on SIG%s%s", sigabbrev_np((int)number), cut ? ", held leases are cut" : "");
+        control_stop(c, cut);
+}
+
+void control_stop(struct control *c, bool cut) {
+        c->cut = c->cut || cut;
         event_base_loopbreak(c->loop->base);
 }
 
-static void on_hangup(evutil_socket_t number, short what, void *userdata) {
-        struct control *c = userdata;
-        c->reload_wanted = true;
-}
+void control_stopping(struct control *c) { event_del(c->tick); }
+
+static void on_hangup(evutil_socket_t number, short what, void *userdata) { control_want_reload(userdata); }
+
+void control_want_reload(struct control *c) { c->reload_wanted = true; }
 
 bool control_cut(const struct control *c) { return c->cut; }
 

@@ -67,6 +67,12 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE], what[96] = "";
+        if (db->pool.hold) {
+                snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
+                         name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
+                request_refuse(request, outcome, 0, text);
+                return;
+        }
         switch (pool_limit(&db->pool, &request->waiter)) {
         case POOL_LIMIT_NONE:
                 snprintf(what, sizeof(what), "%u of max_connections %u in use", db->pool.count[CONN_LEASED],
@@ -100,7 +106,7 @@ static void on_deadline(evutil_socket_t fd, short what, void *userdata) {
         else
                 db->counters.lease_timeouts++;
         /* Who waited in vain for a server that cannot be reached is told that, not that he waited. */
-        if (db->pool.trouble)
+        if (db->pool.trouble && !db->pool.hold)
                 refuse_for_trouble(request, db->pool.trouble, now);
         else if (would_not_wait)
                 refuse_exhausted(request, LESSOR_E_EXHAUSTED, 0);

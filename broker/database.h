@@ -103,6 +103,13 @@ void database_report(struct database *database, struct tenant *tenant, const str
 void database_session_ended(struct database *database,
                             struct tenant *tenant); /* takes back all that was its; takes it */
 
+/* An operator's order (lessor/admin.h); fills in all of *answer but its head. */
+struct lessor_admin_request;
+struct lessor_admin_answer;
+struct ucred;
+void database_administer(struct database *database, const struct lessor_admin_request *request, const struct ucred *who,
+                         struct lessor_admin_answer *answer);
+
 /* Its records for the status segment, but for what workers count; connections: max_connections of them. */
 void database_snapshot(struct database *database, struct lessor_status_database *ret,
                        struct lessor_status_connection *connections);

@@ -35,6 +35,13 @@ struct account {
         struct pool_account account;
 };
 
+/* What an operator has ordered, as it is told; empty: nothing. */
+struct manual {
+        char held[LESSOR_STATUS_TEXT_SIZE];
+        char breaker[LESSOR_STATUS_TEXT_SIZE - 32];
+        uint64_t held_since; /* CLOCK_REALTIME */
+};
+
 struct counters {
         uint64_t lease_timeouts, exhausted, cancelled, reports, warm_leases, overdue, last_error_time,
                 last_success_time, last_lease_time;
@@ -67,6 +74,7 @@ struct database {
         struct advice advice;
         unsigned direct_busy; /* for it: leased connections that were retaken often since the last look */
         struct pipelines pipelines;
+        struct manual manual;
         enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
@@ -104,6 +112,9 @@ void upkeep_parked(struct database *db, struct connection *c, uint64_t now);
 /* A dial has ended; takes the fd. */
 void dialling_done(struct connection *c, const struct dial_result *result);
 
+/* manual.c: what an operator has ordered, in the figures. */
+void manual_show(const struct database *db, struct lessor_status_database *ret);
+
 /* learn.c: the server's own list of commands. */
 void learn_wanted(struct database *db);
 bool learn_begin(struct connection *c, const struct dial_result *result); /* true: dialling_done() follows */
@@ -122,6 +133,8 @@ void holders_unwant(struct database *db, struct pool_conn *conn);
 /* Looks at every word: who holds, since when, for too long? */
 void holders_watch(struct database *db, uint64_t now);
 const char *holders_program(struct tenant *t); /* his program's name, for people */
+/* Cuts a lease off, whoever has it; false: it was parked, and came back. `who`: who it was. */
+bool holders_kill(struct database *db, struct connection *c, uint64_t now, char *who, size_t size);
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
 /*

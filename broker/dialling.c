@@ -40,9 +40,12 @@ struct pool_limits dialling_limits(const struct config_database *c) {
 }
 
 void dialling_trouble(const struct database *db, int outcome, char *text, size_t size) {
+        bool open = outcome == LESSOR_E_BREAKER_OPEN, held = open && db->pool.breaker.held;
         snprintf(text, size, "database `%s` (%s): %s%s", name_of(db), db->endpoint,
-                 outcome == LESSOR_E_BREAKER_OPEN ? "circuit breaker open: " : "",
-                 db->pool.breaker.held ? "by an administrator" : db->last_error);
+                 held   ? "circuit breaker "
+                 : open ? "circuit breaker open: "
+                        : "",
+                 held ? db->manual.breaker : db->last_error);
 }
 
 uint64_t dialling_retry_after(const struct database *db, uint64_t now) {
@@ -145,11 +148,12 @@ static void log_breaker(const struct database *db, uint64_t now) {
                 log_info("breaker: closed db=%s", name_of(db));
                 break;
         case BREAKER_OPEN:
-                if (b->held)
-                        log_warning("breaker: opened by an administrator db=%s", name_of(db));
-                else
-                        log_warning("breaker: open db=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db),
-                                    b->failures, time_left(now, b->retry_at) / NS_PER_MS, LOG_QUOTE(db->last_error));
+                if (b->held) {
+                        log_warning("breaker: open by hand db=%s why=%s", name_of(db), LOG_QUOTE(db->manual.breaker));
+                        break;
+                }
+                log_warning("breaker: open db=%s failures=%u retry_ms=%" PRIu64 " error=%s", name_of(db), b->failures,
+                            time_left(now, b->retry_at) / NS_PER_MS, LOG_QUOTE(db->last_error));
                 break;
         case BREAKER_HALF_OPEN:
                 log_debug("breaker: half-open, probing db=%s", name_of(db));

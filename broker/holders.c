@@ -247,6 +247,18 @@ static void cut_off(struct database *db, struct connection *c, uint64_t now) {
         end_lease(db, c, POOL_RETURN_REVOKED, false, now);
 }
 
+bool holders_kill(struct database *db, struct connection *c, uint64_t now, char *who, size_t size) {
+        struct place *p = c->place;
+        look(db, c, now);
+        describe(c, now, who, size);
+        holders_recall(db, c->conn, now);
+        if (c->place != p)
+                return false;
+        if (!p->tenant->bad) /* else his session ends, in a moment, and all he has with it */
+                end_lease(db, c, POOL_RETURN_REVOKED, false, now);
+        return true;
+}
+
 static void judge(struct database *db, struct connection *c, uint64_t now) {
         const struct config_database *config = db->o.config;
         uint64_t held = now - c->place->since;

@@ -37,6 +37,10 @@ static atomic_int log_level = LOG_LEVEL_INFO;
 
 void log_set_level(enum log_level level) { atomic_store_explicit(&log_level, (int)level, memory_order_relaxed); }
 
+enum log_level log_level_now(void) { return (enum log_level)atomic_load_explicit(&log_level, memory_order_relaxed); }
+
+const char *log_level_text(enum log_level level) { return log_words[level]; }
+
 bool log_level_parse(const char *text, enum log_level *ret) {
         for (size_t i = 0; i < ARRAY_SIZE(log_words); i++)
                 if (strcmp(text, log_words[i]) == 0 || (i == LOG_LEVEL_WARNING && strcmp(text, "warning") == 0)) {
@@ -98,6 +102,26 @@ static void log_write(const char *line, size_t size) {
         pthread_mutex_unlock(&log_turn);
 }
 
+static _Thread_local struct {
+        char *at;
+        size_t left; /* room, the NUL's included */
+} log_tapped;
+
+void log_tap(char *buffer, size_t size) {
+        buffer[0] = '\0';
+        log_tapped.at = buffer;
+        log_tapped.left = size;
+}
+
+void log_tap_end(void) { log_tapped.at = NULL; }
+
+static void log_to_tap(const char *text, size_t size) {
+        int n = snprintf(log_tapped.at, log_tapped.left, "%.*s\n", (int)size, text);
+        size_t taken = n < 0 ? 0 : (size_t)n < log_tapped.left ? (size_t)n : log_tapped.left - 1;
+        log_tapped.at += taken;
+        log_tapped.left -= taken;
+}
+
 void log_line(enum log_level level, const char *fmt, ...) {
         int keep = errno, n;
         char line[LOG_LINE_SIZE];
@@ -120,6 +144,8 @@ void log_line(enum log_level level, const char *fmt, ...) {
         for (size_t i = start; i < end; i++)
                 if (log_control(line[i]))
                         line[i] = '?';
+        if (level == LOG_LEVEL_ERROR && log_tapped.at)
+                log_to_tap(line + start, end - start);
         line[end++] = '\n';
         log_write(line, end);
         errno = keep;

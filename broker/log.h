@@ -14,6 +14,8 @@
 enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR };
 
 void log_set_level(enum log_level level);
+enum log_level log_level_now(void);
+const char *log_level_text(enum log_level level);
 bool log_level_parse(const char *text, enum log_level *ret); /* "debug", "info", "warning" or "warn", "error" */
 void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -21,6 +23,10 @@ void log_line(enum log_level level, const char *fmt, ...) __attribute__((format(
 #define log_info(...) log_line(LOG_LEVEL_INFO, __VA_ARGS__)
 #define log_warning(...) log_line(LOG_LEVEL_WARNING, __VA_ARGS__)
 #define log_error(...) log_line(LOG_LEVEL_ERROR, __VA_ARGS__)
+
+/* What this thread logs as an error until log_tap_end() is also written here, line by line, as far as there is room. */
+void log_tap(char *buffer, size_t size);
+void log_tap_end(void);
 
 /* A text from outside, made safe for one line: "..." with \n, \", \\ and \xNN. Truncates; returns `buffer`. */
 const char *log_quote(const char *text, char *buffer, size_t size);

@@ -248,7 +248,9 @@ static int refusal(const struct database *db, uint64_t now) {
 
 void pipelines_trouble(struct database *db, int outcome, char *text, size_t size) {
         of(db)->counters.unsent++;
-        if (outcome == LESSOR_E_TIMEOUT || outcome == LESSOR_E_EXHAUSTED)
+        if (db->pool.hold)
+                snprintf(text, size, "database `%s` is %s; the command was not sent", name_of(db), db->manual.held);
+        else if (outcome == LESSOR_E_TIMEOUT || outcome == LESSOR_E_EXHAUSTED)
                 snprintf(text, size, "database `%s`: the command could not be sent in time: %s", name_of(db),
                          db->pool.trouble           ? db->last_error
                          : has_open(&db->pipelines) ? "the lane connections have all they can carry under way"
@@ -274,6 +276,8 @@ enum offer pipelines_offer(struct database *db, struct share *share, const struc
         unsigned index;
         if ((*ret_outcome = refusal(db, now)))
                 return OFFER_REFUSED;
+        if (db->pool.hold)
+                return OFFER_LATER; /* by an operator's order: who can wait does */
         if (!p->ready && make_ready(db) < 0) {
                 *ret_outcome = LESSOR_E_LIMIT;
                 return OFFER_REFUSED;

@@ -61,7 +61,7 @@ static void finish(struct reload *r) {
                 config_wipe_secrets(old);
         else if (!r->old_in_use)
                 config_free(old);
-        control_reloaded(b->control, !r->old_in_use);
+        administer_reloaded(b, !r->old_in_use);
         log_info("config: reloaded databases=%u", b->current->n_databases);
         reload_free(r);
 }
@@ -248,8 +248,7 @@ static int prepare(struct reload *r) {
         return result < 0 ? result : config_diff(b->current, r->config, &r->diff);
 }
 
-bool reload_begin(void *userdata) {
-        struct broker *b = userdata;
+bool reload_begin(struct broker *b) {
         struct reload *r;
         if (b->reload)
                 return false;
@@ -270,7 +269,7 @@ bool reload_begin(void *userdata) {
                 log_error("config: not reloaded, nothing has changed: %s", result == -EINVAL   ? "it has errors"
                                                                            : result == -ENOSPC ? "it needs a restart"
                                                                                                : strerror(-result));
-                control_reloaded(b->control, false);
+                administer_reloaded(b, false);
                 reload_free(r);
         }
         return true;

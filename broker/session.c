@@ -573,6 +573,19 @@ void session_end_all(struct session_set *set, const char *why) {
         end_list(set, &set->newcomers, why);
 }
 
+unsigned session_kill(struct session_set *set, uint64_t id, pid_t pid, pid_t *ret_pid) {
+        unsigned n = 0;
+        list_for_each (&set->sessions, it) {
+                struct session *s = container_of(it, struct session, link);
+                if (s->peer.state != PEER_ATTACHED || (id ? s->entry.id != id : s->peer.cred.pid != pid))
+                        continue;
+                if (n++ == 0)
+                        *ret_pid = s->peer.cred.pid;
+                peer_end(&s->peer, LESSOR_E_UNAVAILABLE, "the session was ended by an operator");
+        }
+        return n;
+}
+
 /* ---- the undertaker's part -------------------------------------------------------------------------------------- */
 
 void session_harvest(struct directory_session *entry, session_totals *visit, void *userdata) {

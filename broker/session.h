@@ -55,6 +55,8 @@ struct session_set {
 
 void session_set_init(struct session_set *set, struct session_host *host);
 void session_accept(struct session_set *set, int fd); /* takes the fd; on the set's thread */
+/* Ends the session of that number, or, when it is 0, those of that process. How many; the first one's pid, if any. */
+unsigned session_kill(struct session_set *set, uint64_t id, pid_t pid, pid_t *ret_pid);
 /* The broker stops: tells each, frees each, and turns away whoever comes from now on. */
 void session_end_all(struct session_set *set, const char *why);
 

@@ -219,11 +219,12 @@ int control_refusal_told(const struct lessor_control_database *db, lessor_error 
 }
 
 bool control_says_harmless(const struct control *c, uint32_t index, const char *name, size_t len) {
-        const struct lessor_control_commands *commands = c->commands + index;
+        const struct lessor_control_commands *commands;
         uint32_t size;
 
         if (!c->commands || index >= LESSOR_DATABASES_MAX)
                 return false;
+        commands = c->commands + index;
         /* Pairs with the release in control_page_set_commands(): the names are whole, and never change. */
         size = __atomic_load_n(&commands->size, __ATOMIC_ACQUIRE);
         return size <= sizeof(commands->names) && command_listed(commands->names, size, name, len);

@@ -76,8 +76,8 @@ struct session {
         _Atomic(struct session_site *) sites; /* LESSOR_SITES of them; NULL: none is written down yet */
         bool lanes_offered;
         struct session_lane lanes[LESSOR_THREADS_MAX]; /* see lane.h */
-        _Atomic int over;                     /* 0, or why the session ended; set once, readable without the lock */
-        char why[LESSOR_TEXT_SIZE];           /* written before `over` */
+        _Atomic int over;           /* 0, or why the session ended; set once, readable without the lock */
+        char why[LESSOR_TEXT_SIZE]; /* written before `over` */
 };
 
 /* attach.c: a new session, or the code of *error. *ret is the caller's reference. */

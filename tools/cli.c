@@ -52,11 +52,28 @@ static void unknown_option(const struct command *command, const char *word, cons
                 usage_error(command, "no option `%s`", word);
 }
 
+/* For getopt: each long option whose value is a letter or digit has it for a short one. */
+static void short_options(const struct option *options, char *ret, size_t size) {
+        size_t n = 0;
+        ret[n++] = ':';
+        for (; options->name && n + 4 < size; options++) {
+                if (options->val <= ' ' || options->val >= 0x7f)
+                        continue;
+                ret[n++] = (char)options->val;
+                for (int i = 0; i < options->has_arg; i++) /* one colon: required_argument, two: optional_argument */
+                        ret[n++] = ':';
+        }
+        ret[n] = '\0';
+}
+
 int command_option(const struct command *command, int argc, char **argv, const struct option *options) {
         int at = optind ? optind : 1, value;
 
+        char letters[64];
+
         opterr = 0;
-        value = getopt_long(argc, argv, ":", options, NULL);
+        short_options(options, letters, sizeof(letters));
+        value = getopt_long(argc, argv, letters, options, NULL);
         if (value == 'h')
                 command_help(command);
         else if (value == ':')

@@ -76,6 +76,8 @@ static json_t *instance(const struct model_instance *i) {
         put(o, "sessions", number(i->sessions));
         put(o, "sessions_total", number(i->sessions_total));
         put(o, "sessions_refused", number(i->sessions_refused));
+        put(o, "reloads", number(i->reloads));
+        put(o, "reloads_failed", number(i->reloads_failed));
         return o;
 }
 
@@ -97,6 +99,33 @@ json_t *json_all(const struct model *m, const struct lessor_status_database *onl
         put(o, "instance", instance(&m->instance));
         put(o, "overall", overall);
         put(o, "databases", databases);
+        return o;
+}
+
+static void put_chosen(json_t *figures, json_t *rates, const struct model *m, const struct model *before,
+                       const struct choice *choice, const struct lessor_status_database *d) {
+        for (unsigned i = 0; i < figures_number(); i++) {
+                char name[LESSOR_NAME_SIZE + 65];
+                struct figure_name figure = figure_name(i);
+                double rate = figure_rate(i, m, before, d);
+                if (!choice_has(choice, d->name, figure.s))
+                        continue;
+                snprintf(name, sizeof(name), "%s.%s", d->name, figure.s);
+                put_named(figures, name, number(figure_value(i, d)));
+                if (rate >= 0)
+                        put_named(rates, name, json_real(rate));
+        }
+}
+
+json_t *json_chosen(const struct model *m, const struct model *before, const struct choice *choice,
+                    const struct lessor_status_database *only) {
+        json_t *o = whole(json_object()), *figures = whole(json_object()), *rates = whole(json_object());
+        for (unsigned i = 0; i < m->n_databases; i++)
+                if (!only || only == &m->databases[i])
+                        put_chosen(figures, rates, m, before, choice, &m->databases[i]);
+        put(o, "instance", instance(&m->instance));
+        put(o, "figures", figures);
+        put(o, "rates", rates);
         return o;
 }
 
@@ -124,6 +153,7 @@ static json_t *lease(const struct model_lease *l) {
         json_t *o = whole(json_object());
         put(o, "database", json_text(l->database));
         put(o, "slot", json_integer(c->slot));
+        put(o, "state", json_string(model_connection_text(c->state)));
         put(o, "pid", json_integer(c->holder_pid));
         put(o, "tid", json_integer(c->holder_tid));
         put(o, "uid", json_integer(c->holder_uid));
@@ -138,12 +168,14 @@ static json_t *lease(const struct model_lease *l) {
         return o;
 }
 
-json_t *json_leases(const struct model *m, const char *database) {
+json_t *json_leases(const struct model *m, const char *database, const char *address) {
         json_t *o = whole(json_object()), *leases = whole(json_array());
-        for (unsigned i = 0; i < m->n_leases; i++)
-                if (!database || strcmp(m->leases[i].database, database) == 0)
-                        if (json_array_append_new(leases, lease(&m->leases[i])) < 0)
-                                out_of_memory();
+        const struct model_lease *list = address ? m->connections : m->leases;
+        unsigned n = address ? m->n_connections : m->n_leases;
+
+        for (unsigned i = 0; i < n; i++)
+                if (model_chosen(&list[i], database, address) && json_array_append_new(leases, lease(&list[i])) < 0)
+                        out_of_memory();
         put(o, "instance", instance(&m->instance));
         put(o, "leases", leases);
         return o;

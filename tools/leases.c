@@ -5,77 +5,82 @@
 #include "render.h"
 #include "source.h"
 
-static int show(const struct model *m, const char *database, bool json) {
-        if (database && !model_find(m, database)) {
-                fprintf(stderr, "lessor leases: no database `%s`; there are: ", database);
+struct leases_options {
+        const char *instance, *database, *address;
+        bool json;
+};
+
+static int missing(const struct leases_options *o, const struct model *m) {
+        if (o->database && !model_find(m, o->database)) {
+                fprintf(stderr, "lessor leases: no database `%s`; there are: ", o->database);
                 render_names(stderr, m);
                 fputc('\n', stderr);
                 return EXIT_NO_SUCH;
         }
-        if (json) {
-                json_t *value = json_leases(m, database);
+        if (!o->address)
+                return EXIT_FIGURES;
+        for (unsigned i = 0; i < m->n_connections; i++)
+                if (model_chosen(&m->connections[i], o->database, o->address))
+                        return EXIT_FIGURES;
+        fprintf(stderr, "lessor leases: no connection of the broker is `%s` as Redis sees it, or it is closed by now\n",
+                o->address);
+        return EXIT_NO_SUCH;
+}
+
+static int show(const struct leases_options *o, const struct model *m) {
+        int r = missing(o, m);
+        if (r != EXIT_FIGURES)
+                return r;
+        if (o->json) {
+                json_t *value = json_leases(m, o->database, o->address);
                 json_print(stdout, value);
                 json_decref(value);
         } else
-                render_leases(stdout, m, database, render_width(fileno(stdout)));
+                render_leases(stdout, m, o->database, o->address, render_width(fileno(stdout)));
         return EXIT_FIGURES;
 }
 
-static int leases(const char *instance, const char *database, bool json) {
+static int leases(const struct leases_options *o) {
         struct lessor_status status;
         struct model m;
-        int r = source_open(instance, &status);
+        int r = source_open(o->instance, &status);
 
         if (r < 0) {
-                char *text = source_explain(r, instance);
+                char *text = source_explain(r, o->instance);
                 fprintf(stderr, "lessor leases: %s\n", text);
                 free(text);
                 return EXIT_ABSENT;
         }
         if (model_read(&status, &m) < 0)
                 out_of_memory();
-        r = show(&m, database, json);
+        r = show(o, &m);
         model_deinit(&m);
         lessor_status_close(&status);
         return r;
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-        static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"instance", required_argument, NULL, 'i'},
-                {"help", no_argument, NULL, 'h'},
-                {0},
-        };
-        const char *instance = NULL;
-        bool json = false;
-        int option;
-
-        while ((option = command_option(self, argc, argv, options)) >= 0) {
-                if (option == 'j')
-                        json = true;
-                else if (option == 'i')
-                        instance = optarg;
-                else
-                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
-        }
-        if (argc - optind > 1)
-                return usage_error(self, "one database at most, but also `%s` was given", argv[optind + 1]);
-        return leases(instance, argv[optind], json);
+        struct leases_options o = {0};
+        const struct command_flag flags[] = {
+                {"json", .on = &o.json}, {"addr", .value = &o.address}, {"instance", .value = &o.instance}, {0}};
+        int r = command_flags(self, argc, argv, flags, &o.database);
+        return r == COMMAND_RUN ? leases(&o) : r;
 }
 
 const struct command command_leases = {
         .name = "leases",
-        .arguments = "[DATABASE] [--json] [--instance NAME]",
+        .arguments = "[DATABASE] [--addr ADDRESS] [--json] [--instance NAME]",
         .summary = "who holds which connection, since when, from which line of code",
         .help = "One line for each leased connection, the oldest first.\n"
                 "\n"
+                "  --addr ADDRESS    the connection that SLOWLOG GET or CLIENT LIST names, 127.0.0.1:40112 or the\n"
+                "                    client's id: in whatever state, with the worker that has it\n"
                 "  --json            one object {instance, leases: [...]}\n"
                 "  --instance NAME   another broker than $LESSOR_INSTANCE, or `default`\n"
                 "\n"
                 "SITE is where the program asked for it (lessor_acquire), LOCAL the connection's own address and\n"
                 "CLIENT its id, as Redis shows them in CLIENT LIST and SLOWLOG.\n"
                 "\n"
-                "Exit: 0 shown, 1 no such database, 2 no broker has run here, 64 usage.\n",
+                "Exit: 0 shown, 1 no such database or connection, 2 no broker has run here, 64 usage.\n",
         .run = run,
 };

@@ -9,8 +9,10 @@
 #include "cli.h"
 #include "nearest.h"
 
-static const struct command *const commands[] = {&command_stat,   &command_health,   &command_leases,
-                                                 &command_reload, &command_shutdown, &command_bench};
+static const struct command *const commands[] = {
+        &command_top,   &command_stat,   &command_health,    &command_leases,    &command_metrics,
+        &command_pause, &command_resume, &command_drain,     &command_reconnect, &command_breaker,
+        &command_kill,  &command_reload, &command_log_level, &command_shutdown,  &command_bench};
 
 static const struct command *find(const char *name) {
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
@@ -22,8 +24,8 @@ static const struct command *find(const char *name) {
 static void overview(FILE *out) {
         fputs("lessor: Redis connections leased from this host's broker, lessord\n\n", out);
         for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-                fprintf(out, "  lessor %-8s %s\n", commands[i]->name, commands[i]->summary);
-        fputs("  lessor help     [COMMAND]: this text, or a command's options\n"
+                fprintf(out, "  lessor %-9s %s\n", commands[i]->name, commands[i]->summary);
+        fputs("  lessor help      [COMMAND]: this text, or a command's options\n"
               "\n"
               "lessor --version: the release. $LESSOR_INSTANCE names the broker to look at, `default` unless set.\n",
               out);

@@ -6,6 +6,7 @@
  */
 #include "model.h"
 
+#include <inttypes.h>
 #include <signal.h>
 
 #include <base/clock.h>
@@ -22,9 +23,22 @@ double model_success_rate(uint64_t ok, uint64_t failed) {
         return ok + failed ? 100.0 * (double)ok / ((double)ok + (double)failed) : 100.0;
 }
 
+bool model_chosen(const struct model_lease *l, const char *database, const char *address) {
+        char id[24];
+        snprintf(id, sizeof(id), "%" PRIu64, l->connection.client_id);
+        return (!database || strcmp(l->database, database) == 0) &&
+               (!address || strcmp(l->connection.local, address) == 0 || strcmp(id, address) == 0);
+}
+
 const char *model_health_text(uint64_t health) {
         static const char *const texts[] = {"unused", "healthy", "degraded", "failed"};
         return health < sizeof(texts) / sizeof(texts[0]) ? texts[health] : "unknown";
+}
+
+const char *model_connection_text(uint32_t state) {
+        static const char *const texts[] = {"vacant",  "dialling", "free", "held",  "resetting",
+                                            "closing", "checking", "lane", "parked"};
+        return state < sizeof(texts) / sizeof(texts[0]) ? texts[state] : "other";
 }
 
 const char *model_breaker_text(uint64_t state) {
@@ -32,8 +46,19 @@ const char *model_breaker_text(uint64_t state) {
         return state < sizeof(texts) / sizeof(texts[0]) ? texts[state] : "unknown";
 }
 
+static const char *path_text(uint64_t path) {
+        static const char *const texts[] = {"lease", "direct", "lane"};
+        return path < sizeof(texts) / sizeof(texts[0]) ? texts[path] : "unknown";
+}
+
 const char *model_state_text(const char *field, uint64_t value) {
-        return strcmp(field, "breaker_state") == 0 ? model_breaker_text(value) : model_health_text(value);
+        if (strcmp(field, "breaker_state") == 0)
+                return model_breaker_text(value);
+        if (strcmp(field, "path") == 0)
+                return path_text(value);
+        if (strcmp(field, "trouble") == 0)
+                return lessor_trouble_word(value);
+        return strcmp(field, "health") == 0 ? model_health_text(value) : NULL;
 }
 
 void model_derive_overall(const struct lessor_status_database *databases, unsigned n, struct model_overall *ret) {
@@ -89,6 +114,8 @@ static void read_instance(const struct lessor_status *s, uint64_t wall, struct m
         i.sessions = lessor_status_word(&h->sessions);
         i.sessions_total = lessor_status_word(&h->sessions_total);
         i.sessions_refused = lessor_status_word(&h->sessions_refused);
+        i.reloads = lessor_status_word(&h->reloads);
+        i.reloads_failed = lessor_status_word(&h->reloads_failed);
         *ret = i;
 }
 
@@ -139,16 +166,22 @@ static void read_lease(const struct model *m, const struct lessor_status_connect
 }
 
 /* One that kept changing is between two holders: it is no lease to be worried about, and left out. */
-static int read_leases(const struct lessor_status *s, struct model *m) {
+static int read_connections(const struct lessor_status *s, struct model *m) {
         unsigned n = lessor_status_connections(s);
         struct lessor_status_connection c;
 
+        m->connections = calloc(n ? n : 1, sizeof(*m->connections));
         m->leases = calloc(n ? n : 1, sizeof(*m->leases));
-        if (!m->leases)
+        if (!m->connections || !m->leases)
                 return -ENOMEM;
-        for (unsigned i = 0; i < n; i++)
-                if (lessor_status_read_connection(s, i, &c) == 0 && c.state == LESSOR_CONNECTION_LEASED)
-                        read_lease(m, &c, &m->leases[m->n_leases++]);
+        for (unsigned i = 0; i < n; i++) {
+                if (lessor_status_read_connection(s, i, &c) < 0 || c.state == LESSOR_CONNECTION_VACANT)
+                        continue;
+                read_lease(m, &c, &m->connections[m->n_connections]);
+                if (c.state == LESSOR_CONNECTION_LEASED)
+                        m->leases[m->n_leases++] = m->connections[m->n_connections];
+                m->n_connections++;
+        }
         qsort(m->leases, m->n_leases, sizeof(*m->leases), older_first);
         return 0;
 }
@@ -170,7 +203,7 @@ int model_read(const struct lessor_status *status, struct model *ret) {
         model_derive_overall(m.databases, m.n_databases, &m.overall);
         m.overall.healthy = m.overall.healthy && !m.instance.stale;
         m.read_at = lessor_status_now_ns();
-        r = read_leases(status, &m);
+        r = read_connections(status, &m);
         if (r < 0) {
                 model_deinit(&m);
                 return r;
@@ -183,5 +216,6 @@ void model_deinit(struct model *m) {
         free(m->databases);
         free(m->places);
         free(m->leases);
+        free(m->connections);
         *m = (struct model){0};
 }

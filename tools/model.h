@@ -13,7 +13,7 @@ struct model_instance {
         bool gone;  /* no process has this pid */
         bool stale; /* dead or hung: the figures are its last */
         uint64_t generation, uptime_ns, heartbeat_age_ns;
-        uint64_t sessions, sessions_total, sessions_refused;
+        uint64_t sessions, sessions_total, sessions_refused, reloads, reloads_failed;
 };
 
 struct model_overall {
@@ -25,7 +25,7 @@ struct model_overall {
 struct model_lease {
         struct lessor_status_connection connection;
         const char *database; /* the model's */
-        uint64_t age_ns;
+        uint64_t age_ns;      /* in this state */
 };
 
 struct model {
@@ -36,8 +36,10 @@ struct model {
         unsigned n_databases;
         unsigned *places; /* of each record, in `databases` */
         unsigned n_records;
-        struct model_lease *leases; /* oldest first */
+        struct model_lease *leases; /* held ones, oldest first */
         unsigned n_leases;
+        struct model_lease *connections; /* in whatever state but vacant, by database and slot */
+        unsigned n_connections;
 };
 
 /* 0; -ENOMEM. *ret is the caller's, for model_deinit(). */
@@ -45,9 +47,12 @@ int model_read(const struct lessor_status *status, struct model *ret);
 void model_deinit(struct model *m); /* a zeroed one ok; may be said twice */
 
 const struct lessor_status_database *model_find(const struct model *m, const char *database); /* NULL: no such */
+/* NULLs: any. The address is the connection's own as Redis sees it, or the number of its CLIENT ID. */
+bool model_chosen(const struct model_lease *l, const char *database, const char *address);
 const char *model_health_text(uint64_t health);
+const char *model_connection_text(uint32_t state);
 const char *model_breaker_text(uint64_t state);
-const char *model_state_text(const char *field, uint64_t value); /* of a field whose unit is ENUM */
+const char *model_state_text(const char *field, uint64_t value); /* of unit ENUM; NULL: not known here */
 
 uint64_t model_operations(const struct lessor_status_database *d);
 double model_success_rate(uint64_t ok, uint64_t failed); /* 0..100; 100 when nothing ran */

@@ -141,7 +141,7 @@ static struct text field_text(const struct model *m, const struct lessor_status_
                 return format_ago(m->wall, value);
         if (f->unit == FIELD_NS)
                 return format_duration(value);
-        if (f->unit != FIELD_ENUM)
+        if (f->unit != FIELD_ENUM || !model_state_text(f->name, value))
                 return format_count(value);
         snprintf(t.s, sizeof(t.s), "%s", model_state_text(f->name, value));
         return t;
@@ -225,6 +225,42 @@ void render_database(FILE *out, const struct model *m, const struct lessor_statu
         times_table(out, d, width);
 }
 
+/* ---- chosen figures --------------------------------------------------------------------------------------------- */
+
+static void figure_row(struct table *t, const struct model *m, const struct model *before,
+                       const struct lessor_status_database *d, unsigned index) {
+        double rate = figure_rate(index, m, before, d);
+        table_cell(t, "%s.%s", d->name, figure_name(index).s);
+        table_cell(t, "%" PRIu64, figure_value(index, d));
+        table_cell(t, "%s", rate < 0 ? "." : format_real(rate).s);
+        table_cell(t, "%s", figure_help(index));
+}
+
+bool render_chosen(FILE *out, const struct model *m, const struct model *before, const struct choice *choice,
+                   const struct lessor_status_database *only, size_t width) {
+        static const struct table_column columns[] = {{"FIGURE", TABLE_LEFT},
+                                                      {"VALUE", TABLE_RIGHT},
+                                                      {"PER SECOND", TABLE_RIGHT},
+                                                      {"MEANING", TABLE_ELASTIC}};
+        struct table t;
+        bool any = false;
+
+        if (m->instance.stale)
+                instance_lines(out, &m->instance);
+        table_init(&t, columns, ARRAY_SIZE(columns));
+        for (unsigned i = 0; i < m->n_databases; i++)
+                for (unsigned f = 0; f < figures_number(); f++)
+                        if ((!only || only == &m->databases[i]) &&
+                            choice_has(choice, m->databases[i].name, figure_name(f).s)) {
+                                figure_row(&t, m, before, &m->databases[i], f);
+                                any = true;
+                        }
+        if (any)
+                table_print(&t, out, width);
+        table_deinit(&t);
+        return any;
+}
+
 /* ---- health, leases -------------------------------------------------------------------------------------------- */
 
 void render_health(FILE *out, const struct model *m) {
@@ -237,9 +273,11 @@ void render_health(FILE *out, const struct model *m) {
         reason_lines(out, m);
 }
 
-static void lease_row(struct table *t, const struct model_lease *l) {
+static void lease_row(struct table *t, const struct model_lease *l, bool with_state) {
         const struct lessor_status_connection *c = &l->connection;
         table_cell(t, "%s", l->database);
+        if (with_state)
+                table_cell(t, "%s", model_connection_text(c->state));
         table_cell(t, "%" PRIu32, c->slot);
         table_cell(t, "%" PRId32, c->holder_pid);
         table_cell(t, "%" PRId32, c->holder_tid);
@@ -250,21 +288,28 @@ static void lease_row(struct table *t, const struct model_lease *l) {
         table_cell(t, "%" PRIu64, c->client_id);
 }
 
-void render_leases(FILE *out, const struct model *m, const char *database, size_t width) {
-        static const struct table_column columns[] = {
-                {"DATABASE", TABLE_ELASTIC},  {"SLOT", TABLE_RIGHT},      {"PID", TABLE_RIGHT},
-                {"TID", TABLE_RIGHT},         {"COMMAND", TABLE_ELASTIC}, {"AGE", TABLE_RIGHT},
-                {"SITE", TABLE_ELASTIC_TAIL}, {"LOCAL", TABLE_ELASTIC},   {"CLIENT", TABLE_RIGHT},
-        };
+/* The first two columns are those of all connections; held ones alone need no state. */
+static const struct table_column lease_columns[] = {
+        {"DATABASE", TABLE_ELASTIC}, {"STATE", TABLE_LEFT},      {"SLOT", TABLE_RIGHT}, {"PID", TABLE_RIGHT},
+        {"TID", TABLE_RIGHT},        {"COMMAND", TABLE_ELASTIC}, {"AGE", TABLE_RIGHT},  {"SITE", TABLE_ELASTIC_TAIL},
+        {"LOCAL", TABLE_ELASTIC},    {"CLIENT", TABLE_RIGHT},
+};
+
+void render_leases(FILE *out, const struct model *m, const char *database, const char *address, size_t width) {
+        const struct model_lease *list = address ? m->connections : m->leases;
+        struct table_column columns[ARRAY_SIZE(lease_columns)];
+        unsigned all = address ? m->n_connections : m->n_leases, n = 0;
+        size_t left_out = address ? 0 : 1;
         struct table t;
-        unsigned n = 0;
 
         if (m->instance.stale)
                 instance_lines(out, &m->instance);
-        table_init(&t, columns, ARRAY_SIZE(columns));
-        for (unsigned i = 0; i < m->n_leases; i++)
-                if (!database || strcmp(m->leases[i].database, database) == 0) {
-                        lease_row(&t, &m->leases[i]);
+        memcpy(columns, lease_columns + left_out, sizeof(columns) - left_out * sizeof(columns[0]));
+        columns[0] = lease_columns[0];
+        table_init(&t, columns, ARRAY_SIZE(columns) - left_out);
+        for (unsigned i = 0; i < all; i++)
+                if (model_chosen(&list[i], database, address)) {
+                        lease_row(&t, &list[i], address != NULL);
                         n++;
                 }
         if (n)

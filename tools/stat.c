@@ -17,7 +17,8 @@
 
 struct stat_options {
         const char *instance, *database;
-        bool json, watch;
+        bool json, watch, chosen; /* chosen: a line for each figure of the choice */
+        struct choice choice;
         uint64_t interval_ns;
 };
 
@@ -39,6 +40,20 @@ static int no_such_database(FILE *out, const struct model *m, const char *databa
         return EXIT_NO_SUCH;
 }
 
+static int show_chosen(const struct stat_options *o, FILE *out, FILE *complaints, const struct model *m,
+                       const struct model *before, const struct lessor_status_database *only) {
+        if (o->json) {
+                json_t *value = json_chosen(m, before, &o->choice, only);
+                json_print(out, value);
+                json_decref(value);
+                return EXIT_FIGURES;
+        }
+        if (render_chosen(out, m, before, &o->choice, only, isatty(STDOUT_FILENO) ? render_width(STDOUT_FILENO) : 1000))
+                return EXIT_FIGURES;
+        fputs("lessor stat: no figure has such a name; `lessor stat --list` lists them\n", complaints);
+        return EXIT_NO_SUCH;
+}
+
 static int show(const struct stat_options *o, FILE *out, FILE *complaints, const struct model *m,
                 const struct model *before) {
         const struct lessor_status_database *only = o->database ? model_find(m, o->database) : NULL;
@@ -46,6 +61,8 @@ static int show(const struct stat_options *o, FILE *out, FILE *complaints, const
 
         if (o->database && !only)
                 return no_such_database(complaints, m, o->database);
+        if (o->chosen)
+                return show_chosen(o, out, complaints, m, before, only);
         if (o->json) {
                 json_t *value = json_all(m, only);
                 json_print(out, value);
@@ -69,7 +86,7 @@ static int paint(const struct stat_options *o, struct watched *w, FILE *out, FIL
         }
         if (model_read(&w->source.status, &m) < 0)
                 out_of_memory();
-        r = show(o, out, complaints, &m, o->watch ? &w->before : NULL);
+        r = show(o, out, complaints, &m, o->watch && (w->before.databases || !o->chosen) ? &w->before : NULL);
         model_deinit(&w->before);
         w->before = m;
         return r;
@@ -162,29 +179,55 @@ static bool parse_interval(const char *text, uint64_t *ret) {
         return true;
 }
 
+static int list_figures(void) {
+        for (unsigned i = 0; i < figures_number(); i++)
+                printf("%-24s %s\n", figure_name(i).s, figure_help(i));
+        return EXIT_FIGURES;
+}
+
+enum { OPTION_DONE = 1000 };
+
+/* 0 to go on; OPTION_DONE: nothing is left to do but this; else an exit code. */
+static int parse_option(const struct command *self, struct stat_options *o, int option) {
+        switch (option) {
+        case 'j':
+                o->json = true;
+                return 0;
+        case 'i':
+                o->instance = optarg;
+                return 0;
+        case '1':
+                o->chosen = true;
+                return 0;
+        case 'f':
+                o->chosen = true;
+                return choice_add(&o->choice, optarg) ? 0 : usage_error(self, "too many --field");
+        case 'w':
+                o->watch = true;
+                if (optarg && !parse_interval(optarg, &o->interval_ns))
+                        return usage_error(self, "--watch=%s: write seconds, 0.05 to 86400", optarg);
+                return 0;
+        case 'l':
+                list_figures();
+                return OPTION_DONE;
+        default:
+                return option == 'h' ? OPTION_DONE : EXIT_USAGE;
+        }
+}
+
 static int run(const struct command *self, int argc, char **argv) {
         static const struct option options[] = {
-                {"json", no_argument, NULL, 'j'},
-                {"watch", optional_argument, NULL, 'w'},
-                {"instance", required_argument, NULL, 'i'},
-                {"help", no_argument, NULL, 'h'},
-                {0},
+                {"json", no_argument, NULL, 'j'},        {"watch", optional_argument, NULL, 'w'},
+                {"field", required_argument, NULL, 'f'}, {"once", no_argument, NULL, '1'},
+                {"list", no_argument, NULL, 'l'},        {"instance", required_argument, NULL, 'i'},
+                {"help", no_argument, NULL, 'h'},        {0},
         };
         struct stat_options o = {.interval_ns = NS_PER_S};
         int option, r;
 
-        while ((option = command_option(self, argc, argv, options)) >= 0) {
-                if (option == 'j')
-                        o.json = true;
-                else if (option == 'i')
-                        o.instance = optarg;
-                else if (option != 'w')
-                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
-                else if (optarg && !parse_interval(optarg, &o.interval_ns))
-                        return usage_error(self, "--watch=%s: write seconds, 0.05 to 86400", optarg);
-                else
-                        o.watch = true;
-        }
+        while ((option = command_option(self, argc, argv, options)) >= 0)
+                if ((r = parse_option(self, &o, option)) != 0)
+                        return r == OPTION_DONE ? EXIT_FIGURES : r;
         if (argc - optind > 1)
                 return usage_error(self, "one database at most, but also `%s` was given", argv[optind + 1]);
         o.database = argv[optind];
@@ -198,19 +241,30 @@ static int run(const struct command *self, int argc, char **argv) {
 
 const struct command command_stat = {
         .name = "stat",
-        .arguments = "[DATABASE] [--json] [--watch[=SECONDS]] [--instance NAME]",
+        .arguments = "[DATABASE] [-f GLOB ...] [-1] [--json] [--watch[=SECONDS]] [--list] [--instance NAME]",
         .summary = "the figures of every pool, or all there is to know of one",
         .help = "Reads the broker's status segment; does not disturb it, and works when it is dead.\n"
                 "\n"
                 "  DATABASE          every figure of this database, with its meaning\n"
-                "  --json            one object {instance, overall, databases}, numbers exact: durations in\n"
-                "                    nanoseconds unless a name ends in _us, _ms, _s; times since 1970\n"
-                "  --watch[=SECONDS] again every SECONDS (1), with operations per second; ends with ctrl-c\n"
+                "  -f, --field GLOB  a line for each figure whose name matches, exact (durations in nanoseconds), "
+                "with\n"
+                "                    what it grew a second: since the start, with --watch since the last time. "
+                "`leases`\n"
+                "                    is of every database, `main.wait*` of one; `!GLOB` leaves out; may be repeated,\n"
+                "                    the last that matches decides\n"
+                "  -1, --once        the same, of all figures\n"
+                "  -l, --list        the names of all figures, and what they mean\n"
+                "  -j, --json        one object {instance, overall, databases}, numbers exact: durations in\n"
+                "                    nanoseconds unless a name ends in _us, _ms, _s; times since 1970. With -f or -1\n"
+                "                    {instance, figures: {DATABASE.FIGURE: value}, rates}\n"
+                "  -w, --watch[=SECONDS]\n"
+                "                    again every SECONDS (1), with operations per second; ends with ctrl-c\n"
                 "  --instance NAME   another broker than $LESSOR_INSTANCE, or `default`\n"
                 "\n"
                 "USED are connections held by a worker, FREE those ready, OPEN all that count against MAX;\n"
                 "QUEUE are requests that wait for one. WAIT and CALL P99: 99 of 100 took less, since the start.\n"
                 "\n"
-                "Exit: 0 figures shown (even if stale), 1 no such database, 2 no broker has run here, 64 usage.\n",
+                "Exit: 0 figures shown (even if stale), 1 no such database or figure, 2 no broker has run here, 64 "
+                "usage.\n",
         .run = run,
 };

@@ -61,7 +61,8 @@ X(password, SECRET, 1, 4096, NULL, "", "AUTOBOT_REDIS_PASSWORD", DRAIN,
 X(password_file, PATH, 1, 4095, NULL, "", NULL, DRAIN,
   "a file with the password, readable by nobody but its owner and group; the line's end does not count")
 X(max_connections, COUNT, 1, 10000, "20", "connections", "AUTOBOT_REDIS_MAX_CONNECTIONS", LIVE,
-  "the cap: connections to this database on the whole host, in whatever state, never exceed it")
+  "the cap: connections to this database on the whole host, in whatever state, never exceed it; a reload "
+  "can raise it to twice what it was at the start, and 8")
 X(min_idle, COUNT, 0, 10000, "0", "connections", NULL, LIVE, "connections kept ready even while nobody asks")
 X(socket_timeout, DURATION, CONFIG_MS(1), CONFIG_S(86400), "5s", "seconds", NULL, LIVE,
   "how long a caller waits for a reply")

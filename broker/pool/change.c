@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a reload or a demotion does to a pool. Nothing is closed here: FREE connections go by upkeep, leased ones are asked
+ * What a reload, a demotion or an operator does to a pool. Nothing is closed here: FREE connections go by upkeep, leased ones are asked
  * for (draining) and go as they come back.
  */
 #include "base/cleanup.h"
@@ -65,4 +65,14 @@ bool pool_role(struct pool *pool, const struct pool_conn *conn, bool replica, ui
         pool_outdate(pool, now);
         pool->suspicious = true; /* is the next one the master? */
         return true;
+}
+
+/* ---- by hand ------------------------------------------------------------------------------------------------------ */
+
+void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now) {
+        pool->hold = hold;
+        pool->giving_up = 0; /* neither those who waited before it nor those who wait at its end */
+        if (hold == POOL_DRAINED)
+                pool_outdate(pool, now);
+        pool->upkeep.due = now; /* what fell due meanwhile */
 }

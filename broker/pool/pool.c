@@ -136,7 +136,7 @@ int pool_lease(struct pool *pool, struct pool_waiter *waiter, uint64_t now) {
         if (pool->refusal && now < pool->next_dial && !pool->count[CONN_FREE])
                 return pool->refusal;
         /* Whom a place serves now, or as soon as it is dialled, does not wait for anybody: with max_waiters 0, too. */
-        unsigned places = pool->count[CONN_FREE] + coming(pool) + vacancies(pool);
+        unsigned places = pool->hold ? 0 : pool->count[CONN_FREE] + coming(pool) + vacancies(pool);
         if (pool->waiting >= pool->limits.max_waiters + places)
                 return LESSOR_E_EXHAUSTED;
         if (account->max_waiting && account->waiting >= account->max_waiting)
@@ -320,7 +320,7 @@ void pool_dial_failed(struct pool *pool, struct pool_conn *conn, int outcome, ui
 
 void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now) {
         /* A worker can end what it held: only the end of what never left says something about the server. */
-        bool counts = !conn->left;
+        bool counts = !conn->left && !pool->hold;
         switch (conn->state) {
         case CONN_FREE:
         case CONN_RESETTING:
@@ -466,7 +466,7 @@ static struct pool_conn *lane_to_drain(struct pool *pool, uint64_t now) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
                 if (conn->told)
                         continue;
-                if (conn->epoch != pool->epoch || conn->retire_at <= now || ++staying > keep)
+                if (conn->epoch != pool->epoch || conn->retire_at <= now || pool->hold || ++staying > keep)
                         found = conn;
         }
         return found;
@@ -510,7 +510,7 @@ static bool worth_dialling(const struct pool *pool) {
 /* When the next dial, or an open breaker's probe, may begin; TIME_NEVER: none is to. */
 static uint64_t dial_at(const struct pool *pool) {
         uint64_t at = pool->next_dial;
-        if (!vacancies(pool) || pool->retired)
+        if (!vacancies(pool) || pool->retired || pool->hold)
                 return TIME_NEVER;
         if (pool->breaker.state == BREAKER_HALF_OPEN)
                 return TIME_NEVER;
@@ -524,8 +524,8 @@ static uint64_t dial_at(const struct pool *pool) {
 /* Does somebody wait whom neither a dial or reset under way nor a dial about to begin will serve soon? */
 static bool wants_back(const struct pool *pool, uint64_t now) {
         const struct pool_waiter *first = next_waiter(pool);
-        /* While it is open nobody is to take a connection, not one of his own either: what is parked comes back. */
-        if (pool->breaker.state != BREAKER_CLOSED)
+        /* While it is open, or held, nobody is to take a connection, not one of his own either: what is parked comes back. */
+        if (pool->breaker.state != BREAKER_CLOSED || pool->hold)
                 return true;
         if (lacks_lane(pool) && !pool->count[CONN_LANE] && !lane_candidate(pool) && !vacancies(pool) && !coming(pool) &&
             !pool->count[CONN_CLOSING])
@@ -564,7 +564,7 @@ static struct pool_conn *first_untold(struct pool *pool, enum conn_state state) 
 
 /* Suspicion is answered by asking a connection that never left; if there is none, by a dial. */
 static struct pool_conn *suspect(struct pool *pool) {
-        if (!pool->suspicious || pool->breaker.state != BREAKER_CLOSED || pool->count[CONN_CHECKING])
+        if (!pool->suspicious || pool->hold || pool->breaker.state != BREAKER_CLOSED || pool->count[CONN_CHECKING])
                 return NULL;
         list_for_each (&pool->by_state[CONN_FREE], it) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
@@ -653,7 +653,7 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
                 action = begin_check(pool, conn, now);
         } else if ((conn = outdated_lease(pool))) {
                 action = (struct pool_action){.type = POOL_RECALL, .conn = conn};
-        } else if (!open && lacks_lane(pool) && (conn = lane_candidate(pool))) {
+        } else if (!open && !pool->hold && lacks_lane(pool) && (conn = lane_candidate(pool))) {
                 conn->told = false;
                 move(pool, conn, CONN_LANE, now);
                 action = (struct pool_action){.type = POOL_LANE, .conn = conn};
@@ -664,12 +664,13 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
                 discard(pool, conn, POOL_DISCARD_LANE, now);
                 conn->told = true;
                 action = (struct pool_action){.type = POOL_CLOSE, .conn = conn};
-        } else if (pool->waiting && pool->count[CONN_FREE] && !open && (action.waiter = next_waiter(pool))) {
+        } else if (pool->waiting && pool->count[CONN_FREE] && !open && !pool->hold &&
+                   (action.waiter = next_waiter(pool))) {
                 action.type = POOL_GRANT;
                 action.conn = first_conn(pool, CONN_FREE);
                 pool_cancel(pool, action.waiter);
                 grant(pool, action.conn, action.waiter, now);
-        } else if (pool->waiting && (pool->giving_up || open)) {
+        } else if (pool->waiting && ((pool->giving_up && !pool->hold) || open)) {
                 action.type = POOL_FAIL;
                 action.outcome = pool->retired ? pool->retired : open ? LESSOR_E_BREAKER_OPEN : pool->trouble;
                 action.waiter = leave_queue(pool, first_waiter(pool));

@@ -104,6 +104,16 @@ struct pool_limits {
         struct upkeep_limits upkeep;
 };
 
+/*
+ * By hand. Held, a pool grants nothing: what is parked comes back, what is held goes on, who waits goes on waiting. Nothing
+ * is dialled or checked, and the end of a connection says nothing about the server, which may well be stopped meanwhile.
+ */
+enum pool_hold {
+        POOL_SERVING = 0,
+        POOL_PAUSED = 1,
+        POOL_DRAINED = 2, /* moreover each connection is closed as it comes back */
+};
+
 struct pool_stats {
         uint64_t created, failed, reconnections, retries, leases, reclaims, recalls, revocations, resets;
         uint64_t checks, checks_failed;
@@ -138,6 +148,7 @@ struct pool {
         int retired;   /* pool_retire()'s outcome; 0: it serves */
         bool draining; /* leased connections of an earlier epoch are still to be asked for */
         uint64_t last_demotion;
+        enum pool_hold hold;
         uint64_t last_lease; /* the number */
         struct pool_stats stats;
         unsigned places;         /* all connections, VACANT ones included */
@@ -241,6 +252,7 @@ void pool_want_lanes(struct pool *pool, unsigned n);
 enum pool_lane { POOL_LANE_FREE, POOL_LANE_LOST, POOL_LANE_STALLED };
 /* FREE: it has answered all, and serves whoever comes. STALLED: it answers nothing, which counts against the server. */
 void pool_lane_done(struct pool *pool, struct pool_conn *conn, enum pool_lane how, uint64_t now, uint64_t random);
+void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
 
 /* The next thing to do; POOL_NOTHING when there is none before pool_wakeup(). */
 struct pool_action pool_next(struct pool *pool, uint64_t now);

@@ -20,7 +20,7 @@ static void note_refused(struct pressure *p, uint64_t refused, uint64_t now) {
 
 static bool say(struct pressure *p, const struct pressure_signs *s, uint64_t now) {
         if (p->refused_at && now - p->refused_at < PRESSURE_MEMORY_NS)
-                snprintf(p->text, sizeof(p->text), "%" PRIu64 " requests got no connection of late",
+                snprintf(p->text, sizeof(p->text), "%" PRIu64 " requests were refused or timed out of late",
                          p->refused - p->refused_then);
         else if (s->waiting && s->wait_timeout_ns && s->oldest_wait_ns >= s->wait_timeout_ns / 2)
                 snprintf(p->text, sizeof(p->text), "the first of %u requests has waited for %" PRIu64 " ms", s->waiting,

@@ -60,7 +60,8 @@ static enum upkeep_verdict judge(struct pool *pool, const struct pool_conn *conn
         if (idle_too_long(pool, conn, now))
                 return UPKEEP_IDLE;
         /* One at a time; none beside a probe, whose answer is the one that counts. */
-        if (now >= check_at(u, conn) && !pool->count[CONN_CHECKING] && pool->breaker.state != BREAKER_HALF_OPEN)
+        if (now >= check_at(u, conn) && !pool->hold && !pool->count[CONN_CHECKING] &&
+            pool->breaker.state != BREAKER_HALF_OPEN)
                 return UPKEEP_CHECK;
         return UPKEEP_NOTHING;
 }

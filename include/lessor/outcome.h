@@ -31,7 +31,8 @@ enum lessor_outcome {
         LESSOR_E_CANCELLED = 15,       /* the caller took the request back before it was granted */
         LESSOR_E_LIMIT = 16,           /* a limit on sessions or on requests of one session is reached */
         LESSOR_E_VERSION = 17,         /* broker and client have no protocol version in common */
-        LESSOR_E_NEEDS_LEASE = 18,     /* the command cannot go by lane: it blocks, or changes the connection; take a lease */
+        LESSOR_E_NEEDS_LEASE =
+                18, /* the command cannot go by lane: it blocks, or changes the connection; take a lease */
 };
 
 #ifdef __cplusplus

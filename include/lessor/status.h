@@ -80,6 +80,13 @@ enum lessor_health {
         LESSOR_HEALTH_FAILED = 3,
 };
 
+enum lessor_paused {
+        LESSOR_PAUSED_NOT = 0,
+        LESSOR_PAUSED_PAUSED = 1,
+        LESSOR_PAUSED_DRAINING = 2, /* some of its connections are still leased */
+        LESSOR_PAUSED_DRAINED = 3,
+};
+
 /*
  * What stands between a pool and its server, as a number for programs: the field `trouble`. X(NAME, number, word, help);
  * numbers are never used again for something else.

@@ -83,6 +83,9 @@ X(breaker_failures, GAUGE, ONE, "failures in a row that the broker has seen")
 X(breaker_trips, COUNTER, ONE, "times the circuit breaker opened")
 X(breaker_opened_at, TIME, NS, "when the circuit breaker opened; 0 while it is closed")
 X(breaker_retry_at, TIME, NS, "when the next probe is due; 0 while the circuit breaker is not open")
+X(paused, GAUGE, ENUM,
+  "by an operator: 0 no, 1 paused, 2 draining, 3 drained; nothing is leased until `lessor resume`; `reason` says why")
+X(paused_at, TIME, NS, "when it was paused or drained; 0 while it is not")
 X(trouble, GAUGE, ENUM,
   "what keeps the broker from its server: 0 none, 1 unreachable, 2 silent, 3 not-redis, 4 loading, 5 busy, 6 "
   "maxclients, "

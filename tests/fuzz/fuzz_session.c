@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
@@ -96,6 +97,7 @@ static void make_database(struct directory_names *names, unsigned i) {
         c->unix_socket = socket_path;
         c->max_connections = 2;
         c->max_waiters = 4;
+        c->max_pinned = i == 0;
         c->wait_timeout_ns = 1000000;
         c->socket_connect_timeout_ns = 1000000000;
         c->retry_base_ns = c->retry_max_ns = 1000000;
@@ -144,6 +146,8 @@ struct worker {
         size_t size;
         struct lessor_msg_grant grants[8];
         unsigned n_grants;
+        char *segment; /* NULL: none was granted, or none was looked for */
+        size_t segment_size;
 };
 
 static uint8_t take(struct worker *w) {
@@ -172,8 +176,43 @@ static void lease(struct worker *w) {
         union wire_message m;
         wire_init(&m, LESSOR_MSG_LEASE, take(w));
         m.lease.database = take(w) & 3;
-        m.lease.wait_ns = take(w) & 1 ? 1000000 : 0;
+        uint8_t how = take(w);
+        m.lease.wait_ns = how & 1 ? 1000000 : 0;
+        m.lease.flags = how & 2 ? LESSOR_LEASE_PINNED : 0;
+        m.lease.ticket = how >> 3 & 31; /* one that does not exist ends the session */
         send_message(w, &m, NULL, 0);
+}
+
+/* A word of the segment in one of its first pages, where header, tickets, words and counters are: garbage, or nearly right. */
+static void scribble(struct worker *w) {
+        static const uint64_t values[] = {0, 1, 2, 3, 4, 5, 6, UINT64_MAX, UINT64_C(1) << 27, UINT64_C(1) << 63};
+        size_t at = (take(w) | (size_t)(take(w) & 15) << 8) * sizeof(uint64_t);
+        uint8_t how = take(w);
+        if (!w->segment || at + sizeof(uint64_t) > w->segment_size)
+                return;
+        uint64_t *word = (uint64_t *)(void *)(w->segment + at), value = __atomic_load_n(word, __ATOMIC_RELAXED);
+        if (how & 128) /* of a lease word: the state, WANTED, the sequence */
+                value = (value ^ (how & 7)) + ((uint64_t)(how >> 3 & 7) << 27);
+        else if (how & 64)
+                value += values[how % ARRAY_SIZE(values)];
+        else
+                value = values[how % ARRAY_SIZE(values)];
+        __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+/* As a worker should: parks what it holds, or takes it again. */
+static void park_or_retake(struct worker *w) {
+        const struct lessor_msg_grant *g = &w->grants[take(w) % 8];
+        size_t offset =
+                128 + LESSOR_TICKETS * sizeof(struct lessor_ticket) + g->word * sizeof(struct lessor_slot_layout);
+        if (!w->segment || !g->lease || g->word == LESSOR_WORD_NONE ||
+            offset + sizeof(struct lessor_slot_layout) > w->segment_size)
+                return;
+        uint64_t *word = (uint64_t *)(void *)(w->segment + offset), value = __atomic_load_n(word, __ATOMIC_RELAXED);
+        if ((value & 7) == 1)
+                __atomic_store_n(word, value + 1, __ATOMIC_RELEASE);
+        else if ((value & 7) == 2)
+                __atomic_store_n(word, value - 1 + (UINT64_C(1) << 27), __ATOMIC_RELEASE);
 }
 
 /* Of a lease it has, nearly: a byte of the input says what is wrong with it. */
@@ -224,6 +263,25 @@ static void garbage(struct worker *w) {
         w->size -= n;
 }
 
+static void map_segment(struct worker *w, int fd, size_t size) {
+        w->segment = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (w->segment == MAP_FAILED)
+                abort();
+        w->segment_size = size;
+}
+
+/* What was granted at tickets, as if it had come by message. */
+static void look_at_tickets(struct worker *w) {
+        struct lessor_ticket *t = (struct lessor_ticket *)(void *)(w->segment + 128);
+        for (unsigned i = 0; w->segment && i < LESSOR_TICKETS; i++) {
+                if (t[i].state != LESSOR_TICKET_GRANTED)
+                        continue;
+                t[i].state = LESSOR_TICKET_EMPTY;
+                w->grants[w->n_grants++ % 8] = (struct lessor_msg_grant){
+                        .slot = t[i].slot, .generation = t[i].generation, .lease = t[i].lease, .word = t[i].word};
+        }
+}
+
 static void receive(struct worker *w) {
         union wire_message m;
         struct fdpass_packet packet;
@@ -232,12 +290,16 @@ static void receive(struct worker *w) {
                         abort(); /* the broker never says what the protocol forbids */
                 if (m.header.type == LESSOR_MSG_GRANT)
                         w->grants[w->n_grants++ % 8] = m.grant;
+                if (m.header.type == LESSOR_MSG_ATTACHED && packet.n_fds == 2)
+                        map_segment(w, packet.fds[1], m.attached.segment_size);
                 fdpass_close(&packet);
         }
+        if (w->segment)
+                look_at_tickets(w);
 }
 
 static void step(struct worker *w) {
-        switch (take(w) % 8) {
+        switch (take(w) % 10) {
         case 0:
                 attach(w);
                 break;
@@ -256,6 +318,12 @@ static void step(struct worker *w) {
                 break;
         case 6:
                 receive(w);
+                break;
+        case 7:
+                scribble(w);
+                break;
+        case 8:
+                park_or_retake(w);
                 break;
         default:
                 turn(3);
@@ -313,6 +381,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         turn(2);
         receive(&w);
         close(w.fd);
+        if (w.segment)
+                munmap(w.segment, w.segment_size);
         for (unsigned i = 0; i < 1000 && !(list_empty(&set.sessions) && list_empty(&set.newcomers)); i++)
                 turn(1);
         turn(3);

@@ -321,6 +321,7 @@ TEST_WITH(garbage_lanes, a_worker_killed_in_mid_traffic_disturbs_no_other_lane, 
         }
         atomic_store(&s->end, true);
         check_eq(workers_wait(&others, WAIT_MS), 3);
+        check(broker_figures_now(&h.broker, "main").lane_discarded > 0);
         host_end(&h);
 }
 

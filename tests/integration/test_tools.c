@@ -206,6 +206,44 @@ TEST(tools, leases_show_who_holds_what_and_from_where) {
         host_end(&h);
 }
 
+/* What SLOWLOG GET or CLIENT LIST call a client: one that is parked by now, too. */
+TEST(tools, leases_find_the_worker_behind_an_address_of_redis) {
+        struct redis r;
+        struct broker b;
+        char *text, pid[16], local[LESSOR_NAME_SIZE], id[24];
+
+        redis_start(&r, &(struct redis_options){.tcp = true});
+        broker_start(&b, "databases: {main: {%s}}\n", redis_address(&r));
+        lessor *l = client_open(&b);
+        lessor_lease *lease = lessor_acquire(client_database(l, NULL), WAIT_MS, NULL);
+        check(lease);
+        struct lessor_status_connection c = broker_connection_held(&b);
+        snprintf(pid, sizeof(pid), "%d", (int)getpid());
+        snprintf(local, sizeof(local), "%s", c.local);
+        snprintf(id, sizeof(id), "%llu", (unsigned long long)c.client_id);
+        for (int parked = 0; parked < 2; parked++) {
+                const char *const addresses[] = {local, id};
+                for (int i = 0; i < 2; i++) {
+                        const char *argv[] = {tool_path(),  "leases",   "--addr", addresses[i],
+                                              "--instance", b.instance, NULL};
+                        check_eq(program_run(argv, &text, WAIT_MS), 0);
+                        check_msg(strstr(text, pid) && strstr(text, local) && strstr(text, parked ? "parked" : "held"),
+                                  "%s", text);
+                        free(text);
+                }
+                if (!parked)
+                        lessor_release(lease);
+                check_figure_soon(&b, "main", parked_connections, 1, WAIT_MS);
+        }
+        const char *other[] = {tool_path(), "leases", "--addr", "127.0.0.1:1", "--instance", b.instance, NULL};
+        check_eq(program_run(other, &text, WAIT_MS), 1);
+        check_msg(strstr(text, "127.0.0.1:1"), "%s", text);
+        free(text);
+        lessor_close(l);
+        broker_free(&b);
+        redis_stop(&r);
+}
+
 TEST(tools, help_and_mistakes) {
         char *text;
         check_eq(program_run((const char *[]){tool_path(), "help", NULL}, &text, WAIT_MS), 0);

@@ -101,6 +101,39 @@ COMMAND_TEST(stat_prints_a_line_for_each_database_in_a_hundred_columns) {
         check_fits(100);
 }
 
+COMMAND_TEST(stat_prints_chosen_figures_a_line_each_with_what_they_grew) {
+        check_eq(lessor("stat -f operations_ok -f 'main.max_c*'"), 0);
+        check(strstr(output, "main.operations_ok") && strstr(output, "cache.operations_ok"));
+        check(strstr(output, "main.max_connections") && !strstr(output, "cache.max_connections"));
+        check(strstr(output, "max_waiters") == NULL);
+        check_msg(strstr(output, "  99        1.6"), "99 in a minute are 1.6 a second: %s", output);
+        check_eq(lessor("stat main -1 --field='!discards*'"), 0);
+        check(strstr(output, "main.wait_time.p99") && strstr(output, "main.trouble") && !strstr(output, "cache."));
+        check(!strstr(output, "discards"));
+        check_eq(lessor("stat -f nothing"), 1);
+        check_eq(lessor("stat -f"), 64);
+        check(strstr(output, "needs a value"));
+}
+
+COMMAND_TEST(stat_json_of_chosen_figures_is_flat_and_exact) {
+        check_eq(lessor("stat -j -f 'main.operations_*' -f '!*failed' -f main.wait_time.max"), 0);
+        json_t *value = parsed();
+        check(at(value, "figures", "main.operations_ok", NULL) == 99);
+        check(at(value, "figures", "main.operations_total", NULL) == 100);
+        check(at(value, "figures", "main.wait_time.max", NULL) == 2500);
+        check_eq(json_object_size(json_object_get(value, "figures")), 3);
+        check_eq(json_object_size(json_object_get(value, "rates")), 2);
+        json_decref(value);
+}
+
+COMMAND_TEST(stat_lists_every_field_of_the_schema) {
+        check_eq(lessor("stat --list"), 0);
+#define LESSOR_STATUS_FIELD(name, kind, unit, help) check(strstr(output, #name " "));
+#include <lessor/status_fields.h>
+#define LESSOR_STATUS_HISTOGRAM(name, help) check(strstr(output, #name ".p99 "));
+#include <lessor/status_fields.h>
+}
+
 COMMAND_TEST(stat_json_has_every_field_of_the_schema_under_its_own_name) {
         check_eq(lessor("stat --json"), 0);
         json_t *value = parsed();
@@ -300,7 +333,7 @@ COMMAND_TEST(help_and_version) {
         check_eq(lessor("leases --help"), 0);
         check_eq(lessor("bench list"), 0);
         check(strstr(output, "\nwarm ") && strstr(output, "\nhandover ") && strstr(output, "\nstorm ") &&
-              strstr(output, "\nfootprint ") && strstr(output, "\ncrowd "));
+              strstr(output, "\nfootprint ") && strstr(output, "\ncrowd ") && strstr(output, "\npipeline "));
 }
 
 COMMAND_TEST(a_full_disk_is_an_error) {
