@@ -106,7 +106,7 @@ static void tell_of_session(struct errand *e, pid_t pid) {
         else
                 snprintf(a->text, sizeof(a->text),
                          "%" PRIu64 " session%s of pid %d ended; what was held comes back now", a->concerned,
-                         a->concerned == 1 ? " was" : "s were", (int)pid);
+                         a->concerned == 1 ? "" : "s", (int)pid);
 }
 
 /* A session's number is on one thread; a process may have sessions on several. */
@@ -203,6 +203,7 @@ static void order_shutdown(struct broker *b, struct admin_call *call) {
                                                               : "; held leases go on";
         admin_say(call, LESSOR_ADMIN_DONE, "%s%s", b->stopping ? "it is stopping already" : "stopping", leases);
         call->answer.concerned = atomic_load_explicit(&b->host.attached, memory_order_relaxed);
+        admin_stop(b->admin); /* the next order may be read before the loop ends */
         admin_done(call);
         if (!ends)
                 control_stop(b->control, cut);

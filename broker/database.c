@@ -64,13 +64,19 @@ static void refuse_for_trouble(struct database_request *request, int outcome, ui
         request_refuse(request, outcome, dialling_retry_after(db, now), text);
 }
 
+static void refuse_held(struct database_request *request, int outcome, uint64_t waited_ns) {
+        struct database *db = request->database;
+        char text[LESSOR_TEXT_SIZE];
+        snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
+                 name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
+        request_refuse(request, outcome, 0, text);
+}
+
 static void refuse_exhausted(struct database_request *request, int outcome, uint64_t waited_ns) {
         struct database *db = request->database;
         char text[LESSOR_TEXT_SIZE], what[96] = "";
         if (db->pool.hold) {
-                snprintf(text, sizeof(text), "database `%s` is %s; no connection within %" PRIu64 " ms, %u waiting",
-                         name_of(db), db->manual.held, waited_ns / NS_PER_MS, db->pool.waiting);
-                request_refuse(request, outcome, 0, text);
+                refuse_held(request, outcome, waited_ns);
                 return;
         }
         switch (pool_limit(&db->pool, &request->waiter)) {
@@ -278,7 +284,7 @@ void database_lease(struct database_request *request) {
                 return;
         }
         /* Alone in the queue before a free connection: served at once, and without a timer. */
-        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] ||
+        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] || db->pool.hold ||
             pool_limit(&db->pool, &request->waiter) != POOL_LIMIT_NONE) {
                 request_set_timer(request, now);
                 advise_of_wait(db);

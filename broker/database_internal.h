@@ -3,8 +3,8 @@
 /* What the files of one database share: database.c and its neighbours, nobody else. */
 #include "advice.h"
 #include "database.h"
-#include "pipeline.h"
 #include "dial_meter.h"
+#include "pipeline.h"
 #include "pool/pressure.h"
 #include "status/control_page.h"
 #include "upstream/check.h"
@@ -71,10 +71,10 @@ struct database {
         bool ask_role; /* the next check asks whose server it is */
         struct list tenants, accounts;
         struct counters counters;
+        struct manual manual;
         struct advice advice;
         unsigned direct_busy; /* for it: leased connections that were retaken often since the last look */
         struct pipelines pipelines;
-        struct manual manual;
         enum { LEARN_NOTHING, LEARN_WANTED, LEARN_UNDERWAY, LEARN_DONE } learning;
         _Atomic uint64_t denied; /* counted by the sessions' threads */
 };
@@ -132,9 +132,9 @@ void holders_recall(struct database *db, struct pool_conn *conn, uint64_t now);
 void holders_unwant(struct database *db, struct pool_conn *conn);
 /* Looks at every word: who holds, since when, for too long? */
 void holders_watch(struct database *db, uint64_t now);
-const char *holders_program(struct tenant *t); /* his program's name, for people */
 /* Cuts a lease off, whoever has it; false: it was parked, and came back. `who`: who it was. */
 bool holders_kill(struct database *db, struct connection *c, uint64_t now, char *who, size_t size);
+const char *holders_program(struct tenant *t); /* his program's name, for people */
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
 /*

@@ -190,10 +190,10 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         pipelines_sweep(db, now);
         snapshot_gauges(db, ret, now);
         snapshot_weather(db, ret, now);
-        manual_show(db, ret);
         snapshot_counters(db, ret);
         snapshot_lanes(db, ret);
         snapshot_health(db, ret, now);
+        manual_show(db, ret);
         for (unsigned i = 0; i < db->pool.places; i++)
                 snapshot_connection(db, &db->connections[i], &connections[i]);
 }

@@ -252,7 +252,8 @@ void pipelines_trouble(struct database *db, int outcome, char *text, size_t size
                 snprintf(text, size, "database `%s` is %s; the command was not sent", name_of(db), db->manual.held);
         else if (outcome == LESSOR_E_TIMEOUT || outcome == LESSOR_E_EXHAUSTED)
                 snprintf(text, size, "database `%s`: the command could not be sent in time: %s", name_of(db),
-                         db->pool.trouble           ? db->last_error
+                         db->pool.hold              ? db->manual.held
+                         : db->pool.trouble         ? db->last_error
                          : has_open(&db->pipelines) ? "the lane connections have all they can carry under way"
                                                     : "no connection for lanes yet, all are in use");
         else

@@ -18,7 +18,7 @@
 #include "json.h"
 #include "source.h"
 
-#define ANSWER_NS (10 * NS_PER_S)
+#define ANSWER_NS (20 * NS_PER_S) /* longer than the broker's LESSOR_ADMIN_PATIENCE_NS */
 #define LOOK_MS 100
 
 static struct sockaddr_un ours; /* its path, for whoever ends us with a signal */
@@ -145,6 +145,13 @@ static int exit_code(uint32_t outcome) {
         return EXIT_TROUBLE;
 }
 
+static bool is_socket(const char *instance) {
+        char path[sizeof(LESSOR_ADMIN_PATH) + LESSOR_NAME_SIZE];
+        struct stat st;
+        snprintf(path, sizeof(path), LESSOR_ADMIN_PATH, lessor_status_instance(instance));
+        return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 static void explain_forbidden(FILE *out, const char *instance) {
         char path[sizeof(LESSOR_ADMIN_PATH) + LESSOR_NAME_SIZE];
         struct passwd *owner = NULL;
@@ -157,7 +164,7 @@ static void explain_forbidden(FILE *out, const char *instance) {
 }
 
 /* No socket: is there no broker, a dead one, or one that takes no orders? */
-static void explain_absent(FILE *out, const char *instance) {
+static void explain_absent(FILE *out, int error, const char *instance) {
         struct lessor_status s;
         int r = source_open(instance, &s);
         if (r < 0) {
@@ -166,9 +173,9 @@ static void explain_absent(FILE *out, const char *instance) {
                 free(text);
                 return;
         }
-        if (lessor_status_stale(&s))
-                fprintf(out, "the broker is dead: pid %d has given no sign of life for %llu s", s.constants.broker_pid,
-                        (unsigned long long)(lessor_status_heartbeat_age(&s) / NS_PER_S));
+        if ((error == -ECONNREFUSED && is_socket(instance)) || lessor_status_stale(&s))
+                fprintf(out, "the broker is dead: pid %d gave its last sign of life %s ago", s.constants.broker_pid,
+                        format_duration(lessor_status_heartbeat_age(&s)).s);
         else
                 fprintf(out,
                         "the broker, pid %d, takes no orders: it could not make its socket " LESSOR_ADMIN_PATH
@@ -181,7 +188,7 @@ static int explain(FILE *out, int error, const char *instance) {
         switch (error) {
         case -ENOENT:
         case -ECONNREFUSED:
-                explain_absent(out, instance);
+                explain_absent(out, error, instance);
                 return EXIT_ABSENT;
         case -EPIPE:
                 fputs("the broker ended before it answered", out);

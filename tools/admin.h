@@ -21,7 +21,9 @@ int admin_ask(const struct order *order, struct lessor_admin_answer *ret);
 /* Asks, tells by text or as JSON, and returns the exit code. */
 int admin_order(const struct command *self, struct order *order);
 
-/* The option every order has: true when `option` was one of --why, --json, --instance. */
+#define ADMIN_FLAGS(order)                                                                                             \
+        {"json", .on = &(order).json}, { "instance", .value = &(order).instance }
+/* Where words follow: true when `option` was one of --why, --json, --instance. */
 #define ADMIN_OPTIONS                                                                                                  \
         {"json", no_argument, NULL, 'j'}, {"instance", required_argument, NULL, 'i'}, { "help", no_argument, NULL, 'h' }
 bool admin_option(struct order *order, int option, const char *value);

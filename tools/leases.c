@@ -79,7 +79,8 @@ const struct command command_leases = {
                 "  --instance NAME   another broker than $LESSOR_INSTANCE, or `default`\n"
                 "\n"
                 "SITE is where the program asked for it (lessor_acquire), LOCAL the connection's own address and\n"
-                "CLIENT its id, as Redis shows them in CLIENT LIST and SLOWLOG.\n"
+                "CLIENT its id, as Redis shows them in CLIENT LIST and SLOWLOG; LEASE and SESSION are the\n"
+                "numbers that `lessor kill` takes.\n"
                 "\n"
                 "Exit: 0 shown, 1 no such database or connection, 2 no broker has run here, 64 usage.\n",
         .run = run,

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <signal.h>
 
+#include <base/cleanup.h>
 #include <base/clock.h>
 
 enum { READ_ATTEMPTS = 50 };
@@ -28,6 +29,16 @@ bool model_chosen(const struct model_lease *l, const char *database, const char 
         snprintf(id, sizeof(id), "%" PRIu64, l->connection.client_id);
         return (!database || strcmp(l->database, database) == 0) &&
                (!address || strcmp(l->connection.local, address) == 0 || strcmp(id, address) == 0);
+}
+
+const char *model_standing_text(const struct lessor_status_database *d) {
+        static const char *const words[] = {NULL, "paused", "draining", "drained"};
+        bool held = d->health != LESSOR_HEALTH_FAILED && d->paused > 0 && d->paused < ARRAY_SIZE(words);
+        return held ? words[d->paused] : model_health_text(d->health);
+}
+
+uint64_t model_lease_number(const struct model *m, uint64_t lease) {
+        return lease > m->instance.generation ? lease - m->instance.generation : lease;
 }
 
 const char *model_health_text(uint64_t health) {

@@ -50,6 +50,10 @@ const struct lessor_status_database *model_find(const struct model *m, const cha
 /* NULLs: any. The address is the connection's own as Redis sees it, or the number of its CLIENT ID. */
 bool model_chosen(const struct model_lease *l, const char *database, const char *address);
 const char *model_health_text(uint64_t health);
+const char *model_standing_text(
+        const struct lessor_status_database *d); /* likewise, or "paused", "draining", "drained" */
+/* As people are shown it, and `lessor kill` takes it: numbers of leases begin with the instance's generation. */
+uint64_t model_lease_number(const struct model *m, uint64_t lease);
 const char *model_connection_text(uint32_t state);
 const char *model_breaker_text(uint64_t state);
 const char *model_state_text(const char *field, uint64_t value); /* of unit ENUM; NULL: not known here */

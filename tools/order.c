@@ -33,19 +33,13 @@ static int shut_down(const struct command *self, struct order *order) {
 }
 
 static int run(const struct command *self, int argc, char **argv) {
-        static const struct option options[] = {{"cut", no_argument, NULL, 'c'}, ADMIN_OPTIONS, {0}};
-        bool reloads = self == &command_reload;
+        bool reloads = self == &command_reload, cut = false;
         struct order order = {.request = {.command = reloads ? LESSOR_ADMIN_RELOAD : LESSOR_ADMIN_SHUTDOWN}};
-        int option;
-
-        while ((option = command_option(self, argc, argv, options + reloads)) >= 0) {
-                if (option == 'c')
-                        order.request.flags |= LESSOR_ADMIN_CUT;
-                else if (!admin_option(&order, option, optarg))
-                        return option == 'h' ? EXIT_FIGURES : EXIT_USAGE;
-        }
-        if (argv[optind])
-                return usage_error(self, "takes no arguments, but `%s` was given", argv[optind]);
+        const struct command_flag flags[] = {{"cut", .on = &cut}, ADMIN_FLAGS(order), {0}};
+        int r = command_flags(self, argc, argv, flags + reloads, NULL);
+        if (r != COMMAND_RUN)
+                return r;
+        order.request.flags = cut ? LESSOR_ADMIN_CUT : 0;
         return reloads ? admin_order(self, &order) : shut_down(self, &order);
 }
 

@@ -85,7 +85,7 @@ static void database_row(struct table *t, const struct model *m, const struct mo
                          const struct lessor_status_database *d) {
         uint64_t operations = model_operations(d);
         table_cell(t, "%s", d->name);
-        table_cell(t, "%s", model_health_text(d->health));
+        table_cell(t, "%s", model_standing_text(d));
         table_cell(t, "%s", format_count(d->in_use_connections).s);
         table_cell(t, "%s", format_count(d->available_connections).s);
         table_cell(t, "%s", format_count(d->open_connections).s);
@@ -208,7 +208,7 @@ static void derived_lines(FILE *out, const struct lessor_status_database *d, siz
 
 void render_database(FILE *out, const struct model *m, const struct lessor_status_database *d, size_t width) {
         instance_lines(out, &m->instance);
-        fprintf(out, "\n%s at %s: %s", clean(d->name).s, clean(d->endpoint).s, model_health_text(d->health));
+        fprintf(out, "\n%s at %s: %s", clean(d->name).s, clean(d->endpoint).s, model_standing_text(d));
         fprintf(out, d->reason[0] ? ", %s\n" : "%s\n", clean(d->reason).s);
         if (d->last_error[0])
                 fprintf(out, "last error, %s: %s\n", format_ago(m->wall, d->last_error_time).s, clean(d->last_error).s);
@@ -273,7 +273,7 @@ void render_health(FILE *out, const struct model *m) {
         reason_lines(out, m);
 }
 
-static void lease_row(struct table *t, const struct model_lease *l, bool with_state) {
+static void lease_row(struct table *t, const struct model *m, const struct model_lease *l, bool with_state) {
         const struct lessor_status_connection *c = &l->connection;
         table_cell(t, "%s", l->database);
         if (with_state)
@@ -286,13 +286,15 @@ static void lease_row(struct table *t, const struct model_lease *l, bool with_st
         table_cell(t, "%s", c->site[0] ? c->site : "-");
         table_cell(t, "%s", c->local[0] ? c->local : "-");
         table_cell(t, "%" PRIu64, c->client_id);
+        table_cell(t, "%" PRIu64, model_lease_number(m, c->lease));
+        table_cell(t, "%" PRIu64, c->session);
 }
 
 /* The first two columns are those of all connections; held ones alone need no state. */
 static const struct table_column lease_columns[] = {
-        {"DATABASE", TABLE_ELASTIC}, {"STATE", TABLE_LEFT},      {"SLOT", TABLE_RIGHT}, {"PID", TABLE_RIGHT},
-        {"TID", TABLE_RIGHT},        {"COMMAND", TABLE_ELASTIC}, {"AGE", TABLE_RIGHT},  {"SITE", TABLE_ELASTIC_TAIL},
-        {"LOCAL", TABLE_ELASTIC},    {"CLIENT", TABLE_RIGHT},
+        {"DATABASE", TABLE_ELASTIC}, {"STATE", TABLE_LEFT},      {"SLOT", TABLE_RIGHT},  {"PID", TABLE_RIGHT},
+        {"TID", TABLE_RIGHT},        {"COMMAND", TABLE_ELASTIC}, {"AGE", TABLE_RIGHT},   {"SITE", TABLE_ELASTIC_TAIL},
+        {"LOCAL", TABLE_ELASTIC},    {"CLIENT", TABLE_RIGHT},    {"LEASE", TABLE_RIGHT}, {"SESSION", TABLE_RIGHT},
 };
 
 void render_leases(FILE *out, const struct model *m, const char *database, const char *address, size_t width) {
@@ -309,7 +311,7 @@ void render_leases(FILE *out, const struct model *m, const char *database, const
         table_init(&t, columns, ARRAY_SIZE(columns) - left_out);
         for (unsigned i = 0; i < all; i++)
                 if (model_chosen(&list[i], database, address)) {
-                        lease_row(&t, &list[i], address != NULL);
+                        lease_row(&t, m, &list[i], address != NULL);
                         n++;
                 }
         if (n)

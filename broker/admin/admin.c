@@ -2,10 +2,12 @@
 #include "admin.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -13,6 +15,11 @@
 
 /* Bounded work per turn: signals and publication have their turn, too. */
 #define ORDERS_PER_TURN 16
+/*
+ * Answers that nobody reads fill the send buffer of our one socket (the kernel counts a datagram against its sender until it
+ * is read). Whoever is refused is answered from half of it only, so that garbage never costs an honest order its answer.
+ */
+#define SEND_BUFFER (1 << 20)
 /* At the end, more than the kernel's queue holds (net.unix.max_dgram_qlen). */
 #define ORDERS_AT_THE_END 1024
 
@@ -23,6 +30,7 @@ struct admin {
         struct event readable;
         struct list calls;
         unsigned n_calls;
+        int refusal_room; /* bytes unread */
         bool stopping;
 };
 
@@ -34,6 +42,11 @@ void admin_say(struct admin_call *call, enum lessor_admin_outcome outcome, const
         va_start(args, fmt);
         vsnprintf(call->answer.text, sizeof(call->answer.text), fmt, args);
         va_end(args);
+}
+
+static bool has_room_for_refusal(const struct admin *a) {
+        int unread;
+        return ioctl(a->fd, SIOCOUTQ, &unread) == 0 && unread < a->refusal_room;
 }
 
 /* Who has no room for his answer, or is gone, or has not said where he is: he has himself to thank. */
@@ -106,6 +119,7 @@ static void take(struct admin *a, const struct admin_call *from, bool known, con
         list_push_back(&a->calls, &call->link);
         a->n_calls++;
         if (judge(call, known, data, size) != LESSOR_ADMIN_DONE) {
+                call->told = !has_room_for_refusal(a);
                 admin_done(call);
                 return;
         }
@@ -158,6 +172,15 @@ static int clear(const char *path) {
         return unlink(path) < 0 ? -errno : 0;
 }
 
+static void set_buffer(struct admin *a) {
+        int size = SEND_BUFFER, got = 0;
+        socklen_t length = sizeof(got);
+        if (setsockopt(a->fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+                (void)setsockopt(a->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)); /* as much as one may */
+        if (getsockopt(a->fd, SOL_SOCKET, SO_SNDBUF, &got, &length) == 0)
+                a->refusal_room = got / 2;
+}
+
 static int listen_at(struct admin *a) {
         struct sockaddr_un address = {.sun_family = AF_UNIX};
         int on = 1, r = clear(a->path);
@@ -170,6 +193,7 @@ static int listen_at(struct admin *a) {
         /* Before it has a name: whoever sends, sends his credentials. */
         if (a->fd < 0 || setsockopt(a->fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
                 return -errno;
+        set_buffer(a);
         mode_t mask = umask(0177);
         r = bind(a->fd, (struct sockaddr *)&address, sizeof(address)) < 0 ? -errno : 0;
         umask(mask);

@@ -457,10 +457,10 @@ static struct pool_conn *lane_sacrifice(struct pool *pool) {
         return container_of(list_last(&pool->by_state[CONN_FREE]), struct pool_conn, link);
 }
 
-/* One that is to be given back: outdated, too old, not wanted any more, or wanted by those who wait. */
+/* One that is to be given back: outdated, too old, not wanted any more, or wanted by those who wait; all in a hold. */
 static struct pool_conn *lane_to_drain(struct pool *pool, uint64_t now) {
         bool needed = pool->waiting && !vacancies(pool) && !coming(pool) && !pool->count[CONN_FREE];
-        unsigned keep = needed && pool->lanes ? 1 : pool->lanes, staying = 0;
+        unsigned keep = pool->hold ? 0 : needed && pool->lanes ? 1 : pool->lanes, staying = 0;
         struct pool_conn *found = NULL;
         list_for_each (&pool->by_state[CONN_LANE], it) {
                 struct pool_conn *conn = container_of(it, struct pool_conn, link);
@@ -485,7 +485,8 @@ void pool_lane_done(struct pool *pool, struct pool_conn *conn, enum pool_lane ho
                 break;
         case POOL_LANE_LOST:
                 discard(pool, conn, POOL_DISCARD_LOST, now);
-                breaker_lose(&pool->breaker, conn->established_at, BACKOFF_FIRST_NS, now);
+                if (!pool->hold)
+                        breaker_lose(&pool->breaker, conn->established_at, BACKOFF_FIRST_NS, now);
                 break;
         case POOL_LANE_STALLED:
                 conn->begun = pool->breaker.epoch; /* it is now that it does not answer */
@@ -660,7 +661,7 @@ struct pool_action pool_next(struct pool *pool, uint64_t now) {
         } else if (pool->count[CONN_LANE] && (conn = lane_to_drain(pool, now))) {
                 conn->told = true;
                 action = (struct pool_action){.type = POOL_DRAIN, .conn = conn};
-        } else if (!open && (conn = lane_sacrifice(pool))) {
+        } else if (!open && !pool->hold && (conn = lane_sacrifice(pool))) {
                 discard(pool, conn, POOL_DISCARD_LANE, now);
                 conn->told = true;
                 action = (struct pool_action){.type = POOL_CLOSE, .conn = conn};

@@ -244,6 +244,7 @@ bool pool_suspect(struct pool *pool, uint64_t now);
 void pool_lost(struct pool *pool, struct pool_conn *conn, uint64_t now);
 void pool_closed(struct pool *pool, struct pool_conn *conn, uint64_t now);
 
+void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
 /*
  * The lanes want so many connections. The first of them comes before all who wait: one place of the cap is the lanes' own
  * while they are used, else blocking leases would stop them. Others are what the queue leaves, and go when somebody waits.
@@ -252,7 +253,6 @@ void pool_want_lanes(struct pool *pool, unsigned n);
 enum pool_lane { POOL_LANE_FREE, POOL_LANE_LOST, POOL_LANE_STALLED };
 /* FREE: it has answered all, and serves whoever comes. STALLED: it answers nothing, which counts against the server. */
 void pool_lane_done(struct pool *pool, struct pool_conn *conn, enum pool_lane how, uint64_t now, uint64_t random);
-void pool_hold(struct pool *pool, enum pool_hold hold, uint64_t now);
 
 /* The next thing to do; POOL_NOTHING when there is none before pool_wakeup(). */
 struct pool_action pool_next(struct pool *pool, uint64_t now);

@@ -14,7 +14,7 @@
  * LESSOR_ADMIN_INVALID or _VERSION, if it can be answered.
  *
  * Why datagrams: the broker needs no fd for a client, so that it can be administered when it has run out of them; who sends
- * nothing, or does not read, costs it nothing; an answer for which there is no room is dropped.
+ * nothing, or does not read, holds nobody up; an answer for which there is no room is dropped, that to a refused request first.
  *
  * An order for a database goes to the data thread that owns it. If that does not answer within LESSOR_ADMIN_PATIENCE_NS the
  * answer is LESSOR_ADMIN_LATE: it may still be carried out. No more than LESSOR_ADMIN_CALLS orders are under way at once.
@@ -30,7 +30,7 @@
 #define LESSOR_ADMIN_TEXT_SIZE 1024U
 #define LESSOR_ADMIN_WHY_SIZE 96U
 #define LESSOR_ADMIN_CALLS 64U
-#define LESSOR_ADMIN_PATIENCE_NS UINT64_C(5000000000)
+#define LESSOR_ADMIN_PATIENCE_NS UINT64_C(10000000000)
 
 enum lessor_admin_command {
         /* Of `database`: */
