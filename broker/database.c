@@ -285,13 +285,13 @@ void database_lease(struct database_request *request) {
                 refuse_for_trouble(request, r, now);
                 return;
         }
-        /* Alone in the queue before a free connection: served at once, and without a timer. */
-        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE] || db->pool.hold ||
-            pool_limit(&db->pool, &request->waiter) != POOL_LIMIT_NONE) {
-                request_set_timer(request, now);
+        if (db->pool.waiting > 1 || !db->pool.count[CONN_FREE])
                 advise_of_wait(db);
-        }
+        /* Who is served at once needs no timer; whoever is not, whatever the reason, is still the last in the queue. */
+        const struct list *last = &request->waiter.link;
         database_pump(db, now);
+        if (list_last(&db->pool.queue) == last)
+                request_set_timer(request, now);
 }
 
 void database_cancel(struct database *db, struct tenant *tenant, uint64_t number) {
