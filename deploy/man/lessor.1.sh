@@ -48,7 +48,7 @@ for command in $("$lessor" help | awk '$1 == "lessor" && $2 != "help" && /^  / {
         }
         # mdoc wants each sentence on a line of its own.
         function sentences(s,   out) {
-                while (match(s, /[a-z)0-9][.] [A-Z]/)) {
+                while (match(s, /[a-zA-Z)0-9][.] [A-Z]/)) {
                         out = out substr(s, 1, RSTART + 1) "\n"
                         s = substr(s, RSTART + 3)
                 }
@@ -96,6 +96,69 @@ for command in $("$lessor" help | awk '$1 == "lessor" && $2 != "help" && /^  / {
 done
 
 cat <<'PAGE'
+.Sh METRICS
+.Nm Cm metrics
+tells every figure of
+.Xr lessor-status 5
+as
+.Sy lessor_ Ns Ar name ,
+with the label
+.Sy database ;
+durations and times in seconds, as
+.Sy lessor_ Ns Ar name Ns Sy _seconds ,
+counters as
+.Sy lessor_ Ns Ar name Ns Sy _total ,
+histograms with
+.Sy _bucket , _sum
+and
+.Sy _count .
+Besides:
+.Bl -tag -width Ds -compact
+.It Sy lessor_up
+1: the broker gives signs of life; 0: it is dead, hangs, or none has run here
+.It Sy lessor_build_info
+its release and instance, as labels
+.It Sy lessor_heartbeat_age_seconds
+since its last sign of life
+.It Sy lessor_uptime_seconds
+since its start
+.It Sy lessor_sessions
+worker processes attached now
+.It Sy lessor_sessions_attached_total
+worker processes attached since the start
+.It Sy lessor_sessions_refused_total
+worker processes refused
+.It Sy lessor_reloads_total
+configurations taken over
+.It Sy lessor_reloads_failed_total
+configurations refused
+.It Sy lessor_overall_healthy
+1: the broker is alive, and no database degraded or failed
+.It Sy lessor_databases
+databases by state
+.It Sy lessor_oldest_lease_seconds
+how long the longest lease has been held
+.El
+.Pp
+Some are told by the names of OpenTelemetry's conventions for database clients, with the label
+.Sy db_client_connection_pool_name ;
+these three histograms by those names alone:
+.Bl -tag -width Ds -compact
+.It Sy db_client_connection_count
+connections idle and used
+.It Sy db_client_connection_max
+.Sy max_connections
+.It Sy db_client_connection_pending_requests
+.Sy waiting
+.It Sy db_client_connection_timeouts_total
+.Sy lease_timeouts
+.It Sy db_client_connection_wait_time_seconds
+.Sy wait_time
+.It Sy db_client_connection_use_time_seconds
+.Sy hold_time
+.It Sy db_client_operation_duration_seconds
+.Sy call_time
+.El
 .Sh ENVIRONMENT
 .Bl -tag -width LESSOR_INSTANCE
 .It Ev LESSOR_INSTANCE

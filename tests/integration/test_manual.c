@@ -367,6 +367,49 @@ TEST(manual, the_client_in_lessor_protocol_7_leases_a_connection_and_gives_it_ba
         host_end(&h);
 }
 
+/* ---- metrics ----------------------------------------------------------------------------------------------------------- */
+
+/* lessor_NAME[_seconds][_total]: is NAME a figure of lessor-status(5)? */
+static bool is_figure(const char *status_page, const char *metric) {
+        static const char *const endings[] = {"_total", "_seconds"};
+        char name[128], row[160];
+        if (strncmp(metric, "lessor_", 7) != 0)
+                return false;
+        snprintf(name, sizeof(name), "%s", metric + 7);
+        for (unsigned i = 0; i < 2; i++) {
+                size_t n = strlen(name), e = strlen(endings[i]);
+                if (n > e && strcmp(name + n - e, endings[i]) == 0)
+                        name[n - e] = '\0';
+        }
+        snprintf(row, sizeof(row), "\n.It Sy %s Pq ", name);
+        return strstr(status_page, row) != NULL;
+}
+
+TEST(manual, lessor_1_names_every_metric_that_is_no_figure_of_lessor_status_5) {
+        struct host h;
+        char *status_page = page("lessor-status.5"), *text = page("lessor.1"), *metrics = NULL, *line, *rest, name[128],
+             total[136];
+        unsigned n = 0;
+        host_start(&h, "max_connections: 1");
+        const char *const argv[] = {tool_path(), "metrics", "--instance", h.broker.instance, NULL};
+        check_eq(program_run(argv, &metrics, RUN_MS), 0);
+        for (line = strtok_r(metrics, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+                if (sscanf(line, "# HELP %127s", name) != 1)
+                        continue;
+                snprintf(total, sizeof(total), "%s_total",
+                         name); /* a counter's family may be told without its ending */
+                check_msg(is_figure(status_page, name) || has_word(text, "\n.It Sy ", name) ||
+                                  has_word(text, "\n.It Sy ", total),
+                          "lessor(1) says nothing of the metric %s", name);
+                n++;
+        }
+        check_msg(n > 50, "only %u metrics", n);
+        free(metrics);
+        free(status_page);
+        free(text);
+        host_end(&h);
+}
+
 /* ---- their form -------------------------------------------------------------------------------------------------------- */
 
 TEST_WITH(manual, mandoc_finds_nothing_wrong_with_a_page, .timeout = 120) {
