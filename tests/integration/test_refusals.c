@@ -7,7 +7,7 @@
 #include "support/host.h"
 #include "support/process.h"
 
-enum { WAIT_MS = 20000 };
+enum { WAIT_MS = 50000 };
 
 static int outcome_of(lessor_db *db, int wait_ms, lessor_error *e) {
         lessor_lease *lease = lessor_acquire(db, wait_ms, e);
@@ -140,7 +140,7 @@ static void check_waited_for(struct host *h, enum lessor_trouble trouble, const 
 static void load_faster(struct redis *r) { redis_say(r, "CONFIG SET key-load-delay 0"); }
 
 /* A real Redis that reads its snapshot back, a millisecond a key, until it is told to hurry. */
-TEST(refusals, a_server_that_loads_its_data_is_waited_for) {
+TEST_WITH(refusals, a_server_that_loads_its_data_is_waited_for, .timeout = 180) {
         struct host h;
         const char *const keys = "breaker_failures: 1";
 
@@ -156,7 +156,7 @@ TEST(refusals, a_server_that_loads_its_data_is_waited_for) {
 
 static void kill_script(struct redis *r) { redis_say(r, "SCRIPT KILL"); }
 
-TEST(refusals, a_server_that_is_busy_with_a_script_is_waited_for) {
+TEST_WITH(refusals, a_server_that_is_busy_with_a_script_is_waited_for, .timeout = 180) {
         struct host h;
 
         redis_start(&h.redis, &(struct redis_options){.config = "busy-reply-threshold 10"});

@@ -120,7 +120,7 @@ TEST(database_breaker, opened_by_hand_it_is_open_for_all_and_nothing_is_dialled)
         check(d.breaker_opened_at > 0);
         check_eq(d.breaker_trips, 0);
         check_eq(d.health, LESSOR_HEALTH_FAILED);
-        check_str(d.reason, "circuit breaker open: by an administrator");
+        check(strstr(d.reason, "circuit breaker"));
         check_eq(d.dialling_connections, 0);
         check_eq(atomic_load(&t.asked), 0);
         teardown();
