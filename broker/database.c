@@ -229,7 +229,7 @@ static void refuse_limited(struct database_request *request, unsigned limit) {
 /* Does he wait for others to give something back? */
 static void advise_of_wait(struct database *db) {
         if (pool_open(&db->pool) >= db->pool.limits.max_connections &&
-            advice_wait(&db->advice, db->o.lanes && db->o.config->path == CONFIG_ROUTE_AUTO))
+            advice_wait(&db->advice, db->o.config->path == CONFIG_ROUTE_AUTO))
                 database_publish_path(db);
 }
 
@@ -246,7 +246,9 @@ void database_advise(struct database *db) {
         static const enum lessor_path fixed[] = {[CONFIG_ROUTE_AUTO] = LESSOR_PATH_DIRECT,
                                                  [CONFIG_ROUTE_LEASE] = LESSOR_PATH_LEASE,
                                                  [CONFIG_ROUTE_LANE] = LESSOR_PATH_LANE};
-        enum config_route route = db->o.lanes ? db->o.config->path : CONFIG_ROUTE_LEASE;
+        /* Of a single connection there is none to keep for lanes. */
+        bool lanes = db->o.lanes && db->pool.limits.max_connections > 1;
+        enum config_route route = lanes ? db->o.config->path : CONFIG_ROUTE_LEASE;
         bool set = route != CONFIG_ROUTE_AUTO || db->advice.path == LESSOR_PATH_LEASE;
         if (advice_look(&db->advice, db->direct_busy, db->pool.limits.max_connections, route == CONFIG_ROUTE_AUTO) ||
             (set && advice_set(&db->advice, fixed[route])))

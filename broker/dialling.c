@@ -186,6 +186,8 @@ void dialling_publish(struct database *db) {
 
 bool database_breaker_open(struct database *db) {
         uint64_t now = clock_now();
+        if (!db->manual.breaker[0]) /* by whom, and why, is not known here */
+                snprintf(db->manual.breaker, sizeof(db->manual.breaker), "open: by an administrator");
         bool changed = breaker_hold(&db->pool.breaker, now);
         database_pump(db, now);
         return changed;

@@ -248,7 +248,9 @@ static int refusal(const struct database *db, uint64_t now) {
 
 void pipelines_trouble(struct database *db, int outcome, char *text, size_t size) {
         of(db)->counters.unsent++;
-        if (db->pool.hold)
+        if (outcome == LESSOR_E_NEEDS_LEASE)
+                snprintf(text, size, "database `%s` has a single connection, and none for lanes", name_of(db));
+        else if (db->pool.hold)
                 snprintf(text, size, "database `%s` is %s; the command was not sent", name_of(db), db->manual.held);
         else if (outcome == LESSOR_E_TIMEOUT || outcome == LESSOR_E_EXHAUSTED)
                 snprintf(text, size, "database `%s`: the command could not be sent in time: %s", name_of(db),
@@ -263,7 +265,7 @@ void pipelines_trouble(struct database *db, int outcome, char *text, size_t size
 /* As many as are wanted, within the cap and what a reload has made of it. */
 static void want(struct database *db, unsigned n, uint64_t now) {
         unsigned most = db->pool.limits.max_connections / 2;
-        most = most < 1 ? 1 : most > PIPELINES_MAX ? PIPELINES_MAX : most;
+        most = most > PIPELINES_MAX ? PIPELINES_MAX : most;
         n = n < most ? n : most;
         if (n == db->pool.lanes)
                 return;
@@ -277,6 +279,10 @@ enum offer pipelines_offer(struct database *db, struct share *share, const struc
         unsigned index;
         if ((*ret_outcome = refusal(db, now)))
                 return OFFER_REFUSED;
+        if (db->pool.limits.max_connections < 2) {
+                *ret_outcome = LESSOR_E_NEEDS_LEASE;
+                return OFFER_REFUSED;
+        }
         if (db->pool.hold)
                 return OFFER_LATER; /* by an operator's order: who can wait does */
         if (!p->ready && make_ready(db) < 0) {

@@ -18,6 +18,7 @@
 #include "database.h"
 #include "lanes.h"
 #include "pipeline.h"
+#include "status/session_memory.h"
 
 #define HELD_MAX (256U * 1024U)
 #define TAKES_PER_TURN 32U
@@ -52,6 +53,7 @@ struct port {
         struct lanes *lanes;
         struct loop *home;
         uint64_t session;
+        struct session_memory *memory;
         struct peer_identity *identity;
         void *map;
         size_t size;
@@ -111,6 +113,7 @@ int port_new(const struct port_options *o, struct port **ret, int fds[2]) {
         *p = (struct port){.lanes = o->lanes,
                            .home = o->home,
                            .session = o->session,
+                           .memory = session_memory_ref(o->memory),
                            .identity = o->identity,
                            .size = lane_size(&o->lanes->geometry),
                            .doorbell = -1};
@@ -161,6 +164,7 @@ void port_free(struct port *p) {
         if (p->map)
                 munmap(p->map, p->size);
         fd_close(p->doorbell);
+        session_memory_unref(p->memory);
         free(p->identity);
         free(p);
 }
@@ -334,6 +338,7 @@ static struct share *share_of(struct port *p, struct database *db) {
         s->database = db;
         batch_lane_init(&s->lane, s);
         list_init(&s->held);
+        session_memory_note_use(p->memory, database_index(db));
         s->next = p->shares;
         return p->shares = s;
 }

@@ -24,6 +24,7 @@ struct lanes;
 struct port;
 struct config_database;
 struct database;
+struct session_memory;
 
 /* The port's part in one database. */
 struct share {
@@ -48,6 +49,7 @@ struct port_options {
         struct lanes *lanes;
         struct loop *home;
         uint64_t session;
+        struct session_memory *memory;  /* a reference of its own is taken */
         struct peer_identity *identity; /* taken, whatever comes of it */
 };
 /* fds: for the worker: the memory, the caller's to close; the doorbell, which stays the port's. 0; -errno. */

@@ -24,7 +24,6 @@ struct session {
         struct peer peer;
         struct letter letter; /* to the undertaker */
         struct session_memory *memory;
-        _Atomic uint64_t used[USED_WORDS];            /* databases he ever asked for a lease of */
         bool words;                                   /* LESSOR_FEATURE_WORDS */
         bool lanes;                                   /* LESSOR_FEATURE_LANES */
         struct port **ports;                          /* one a thread; NULL: none was asked for */
@@ -252,12 +251,14 @@ static int on_attach(struct peer *peer, const struct lessor_msg_attach *msg, str
         int r = admit(s, text);
         if (r != 0)
                 return r;
-        r = session_memory_new(s->entry.id, host->instance, &s->memory, &memory_fd);
+        struct session_memory *memory;
+        r = session_memory_new(s->entry.id, host->instance, &memory, &memory_fd);
         if (r < 0) {
                 snprintf(text, LESSOR_TEXT_SIZE, "the broker cannot make a session segment: %s", strerror(-r));
                 log_error("session: %s pid=%d", text, (int)peer->cred.pid);
                 return LESSOR_E_LIMIT;
         }
+        __atomic_store_n(&s->memory, memory, __ATOMIC_RELEASE); /* pairs with the acquire in session_harvest() */
         leave_newcomers(s);
         list_push_back(&s->set->sessions, &s->link);
         memcpy(s->program, msg->program, sizeof(s->program));
@@ -331,7 +332,7 @@ static void request_lease(struct session *s, struct database *db, const struct l
         request->ticket = s->words ? msg->ticket : LESSOR_TICKET_NONE;
         memcpy(request->site, msg->site, sizeof(request->site));
         atomic_fetch_add_explicit(session_memory_open_requests(s->memory), 1, memory_order_relaxed);
-        atomic_fetch_or_explicit(&s->used[msg->database / 64], UINT64_C(1) << msg->database % 64, memory_order_release);
+        session_memory_note_use(s->memory, msg->database);
         if (database_loop(db) == &s->set->loop)
                 database_lease(request);
         else
@@ -407,6 +408,7 @@ static const char *on_report(struct peer *peer, const struct lessor_msg_report *
 static int open_lane(struct session *s, unsigned thread, int fds[2]) {
         struct session_host *host = s->set->host;
         struct port_options o = {.lanes = &host->threads[thread].lanes,
+                                 .memory = s->memory,
                                  .home = &s->set->loop,
                                  .session = s->entry.id,
                                  .identity = peer_identify(&s->peer)};
@@ -589,13 +591,12 @@ unsigned session_kill(struct session_set *set, uint64_t id, pid_t pid, pid_t *re
 /* ---- the undertaker's part -------------------------------------------------------------------------------------- */
 
 void session_harvest(struct directory_session *entry, session_totals *visit, void *userdata) {
-        struct session *s = container_of(entry, struct session, entry);
-        for (unsigned w = 0; w < USED_WORDS; w++) {
-                /* Pairs with the release in request_lease(): whoever is marked has a segment. */
-                uint64_t used = atomic_load_explicit(&s->used[w], memory_order_acquire);
-                for (; used; used &= used - 1)
-                        visit(userdata, w * 64 + (unsigned)__builtin_ctzll(used), s->memory);
-        }
+        const struct session *s = container_of(entry, struct session, entry);
+        /* Pairs with the release in on_attach(): it is whole. */
+        struct session_memory *memory = __atomic_load_n(&s->memory, __ATOMIC_ACQUIRE);
+        for (unsigned w = 0; memory && w < USED_WORDS; w++)
+                for (uint64_t used = session_memory_used(memory, w); used; used &= used - 1)
+                        visit(userdata, w * 64 + (unsigned)__builtin_ctzll(used), memory);
 }
 
 struct directory_session *session_of_letter(struct letter *letter) {

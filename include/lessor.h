@@ -68,7 +68,9 @@ void lessor_close(lessor *); /* NULL ok; no other call on it, or on its database
 int lessor_database(lessor *, const char *name, lessor_db **ret, lessor_error *error);
 
 /*
- * One command on a connection borrowed for it. NULL is an error of ours, told in *error (which may be NULL); an
+ * One command, on a connection borrowed for it, or by lane: handed to the broker, which sends the commands of many workers
+ * over few connections. Which of them is better the broker knows, and says so as the load changes; what may not share a connection
+ * (SELECT, BLPOP, MULTI ...) always borrows one. For the caller there is no difference but in speed. NULL is an error of ours, told in *error (which may be NULL); an
  * error of Redis is a reply of type REDIS_REPLY_ERROR. fmt as in redisCommand(): %s, %b with a size_t.
  */
 redisReply *lessor_command(lessor_db *, lessor_error *error, const char *fmt, ...);
@@ -85,7 +87,7 @@ redisReply *lessor_command_idempotent(lessor_db *, int wait_ms, int argc, const 
                                       lessor_error *error);
 
 /*
- * Several commands in one write. lessor_pipe_run() gives one reply for each command added, in order, errors of
+ * Several commands in one write, by lane or by lease as a whole. lessor_pipe_run() gives one reply for each command added, in order, errors of
  * Redis in their place. Once run the pipe is empty again, whatever came of it; a failed run gives no replies at
  * all, and may_have_run as soon as one command went out whole. A pipe takes no command that does not answer exactly
  * once (SUBSCRIBE, MONITOR, QUIT ...): those need a lease.

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "call.h"
 #include "error.h"
 #include "lease.h"
 #include "step.h"
@@ -293,9 +294,26 @@ static __attribute__((noinline)) lessor_lease *acquire_or_refuse(lessor_db *db, 
         return acquire_slowly(db, &(struct request){.wait_ms = wait_ms, .site = {.file = file, .line = line}}, error);
 }
 
+/* What this thread has submitted to queues runs first. False: not in time. */
+static __attribute__((noinline)) bool acquire_in_order(lessor_db *db, int *wait_ms, lessor_error *error) {
+        NO_CANCEL;
+        uint64_t wait = *wait_ms > 0 ? (uint64_t)*wait_ms * NS_PER_MS : 0, deadline = clock_now() + wait;
+
+        if (!db || *wait_ms < LESSOR_WAIT_CONFIGURED)
+                return true; /* which is an error of its own */
+        if (call_keep_order(db, *wait_ms, error) != 0)
+                return false;
+        *wait_ms = remaining_ms(*wait_ms, deadline);
+        return true;
+}
+
 lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
         struct site site = {.file = file, .line = line};
-        lessor_lease *l = db && wait_ms >= LESSOR_WAIT_CONFIGURED ? warm_take_last(db, site) : NULL;
+        lessor_lease *l;
+
+        if (__builtin_expect(call_order_matters, 0) && !acquire_in_order(db, &wait_ms, error))
+                return NULL;
+        l = db && wait_ms >= LESSOR_WAIT_CONFIGURED ? warm_take_last(db, site) : NULL;
 
         if (__builtin_expect(!l, 0))
                 return acquire_or_refuse(db, wait_ms, file, line, error);
@@ -304,6 +322,8 @@ lessor_lease *lessor_acquire_at(lessor_db *db, int wait_ms, const char *file, in
 }
 
 lessor_lease *lessor_acquire_pinned_at(lessor_db *db, int wait_ms, const char *file, int line, lessor_error *error) {
+        if (call_order_matters && !acquire_in_order(db, &wait_ms, error))
+                return NULL;
         return acquire_slowly(
                 db, &(struct request){.wait_ms = wait_ms, .pinned = true, .site = {.file = file, .line = line}}, error);
 }

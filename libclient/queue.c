@@ -592,6 +592,7 @@ static int queue_sleep(lessor_queue *q, uint64_t deadline) {
         uint64_t until = deadline < q->next_expiry ? deadline : q->next_expiry;
         struct queue_lane *via = only_lane(q);
         bool apart;
+        int r;
 
         pthread_mutex_lock(&q->lock);
         apart = q->apart > 0;
@@ -602,7 +603,8 @@ static int queue_sleep(lessor_queue *q, uint64_t deadline) {
         }
         if (queue_arm(q))
                 return 0;
-        return io_poll(guard_fd(q->epoll), POLLIN, until) < 0 ? -errno : 0;
+        r = io_poll(guard_fd(q->epoll), POLLIN, until);
+        return r < 0 ? r : 0;
 }
 
 int lessor_reap(lessor_queue *q, int wait_ms, lessor_result *ret) {

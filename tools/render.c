@@ -294,7 +294,7 @@ static void lease_row(struct table *t, const struct model *m, const struct model
 static const struct table_column lease_columns[] = {
         {"DATABASE", TABLE_ELASTIC}, {"STATE", TABLE_LEFT},      {"SLOT", TABLE_RIGHT},  {"PID", TABLE_RIGHT},
         {"TID", TABLE_RIGHT},        {"COMMAND", TABLE_ELASTIC}, {"AGE", TABLE_RIGHT},   {"SITE", TABLE_ELASTIC_TAIL},
-        {"LOCAL", TABLE_ELASTIC},    {"CLIENT", TABLE_RIGHT},    {"LEASE", TABLE_RIGHT}, {"SESSION", TABLE_RIGHT},
+        {"LOCAL", TABLE_LEFT},       {"CLIENT", TABLE_RIGHT},    {"LEASE", TABLE_RIGHT}, {"SESSION", TABLE_RIGHT},
 };
 
 void render_leases(FILE *out, const struct model *m, const char *database, const char *address, size_t width) {

@@ -49,7 +49,19 @@ struct session_memory {
         struct lessor_segment *map;
         struct seen *seen;
         atomic_uint references, words, open_requests;
+        _Atomic uint64_t used[LESSOR_DATABASES_MAX / 64];
 };
+
+void session_memory_note_use(struct session_memory *memory, unsigned database) {
+        _Atomic uint64_t *word = &memory->used[database / 64];
+        uint64_t bit = UINT64_C(1) << database % 64;
+        if (!(atomic_load_explicit(word, memory_order_relaxed) & bit))
+                atomic_fetch_or_explicit(word, bit, memory_order_relaxed);
+}
+
+uint64_t session_memory_used(const struct session_memory *memory, unsigned word) {
+        return atomic_load_explicit(&memory->used[word], memory_order_relaxed);
+}
 
 uint64_t session_memory_size(void) { return SEGMENT_SIZE; }
 

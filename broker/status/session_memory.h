@@ -30,6 +30,9 @@ uint32_t session_memory_new_word(struct session_memory *memory);
 struct lessor_slot *session_memory_slot(struct session_memory *memory, uint32_t word);
 /* Unanswered requests: raised by the session's thread, lowered by whoever answers. */
 atomic_uint *session_memory_open_requests(struct session_memory *memory);
+/* He uses this database: harvest it. From any thread; read by word of 64 databases, from any thread. */
+void session_memory_note_use(struct session_memory *memory, unsigned database);
+uint64_t session_memory_used(const struct session_memory *memory, unsigned word);
 /* Answers the request that waits at this ticket: by what stands in *grant; or by what is in the socket. */
 void session_memory_grant(struct session_memory *memory, uint32_t ticket, const struct lessor_msg_grant *grant);
 void session_memory_mail(struct session_memory *memory, uint32_t ticket);

@@ -13,8 +13,9 @@
  * With a loop of one's own: watch lessor_queue_fd() for reading; when it is readable, lessor_reap(queue, 0, ...) until it says
  * 0. That arms the fd for the next time.
  *
- * ORDER. One thread's commands to one database run in the order in which they are submitted. What the same thread then does by
- * lease waits until they are done.
+ * ORDER. One thread's commands to one database run in the order in which they are submitted. lessor_command(), a pipe or
+ * lessor_acquire() of the same thread comes after them: what goes by lease waits until they are done, within its own wait_ms.
+ * A command that "may have run" may still run later.
  * THREADS. A queue belongs to one thread at a time; a thread may have several.
  * FORK. A queue is its process' own: in a child its use is LESSOR_E_FORKED, and lessor_queue_free() frees memory only.
  */

@@ -9,6 +9,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "step.h"
+
 static uint64_t load(const lessor_atomic64 *at) { return atomic_load_explicit(at, memory_order_relaxed); }
 static uint32_t load32(const lessor_atomic32 *at) { return atomic_load_explicit(at, memory_order_relaxed); }
 static void store(lessor_atomic64 *at, uint64_t value) { atomic_store_explicit(at, value, memory_order_relaxed); }
@@ -281,8 +283,10 @@ enum lane_submit lane_submit(struct lane_worker *w, const struct lane_request *r
         store32(&s->offset, offset);
         store32(&s->length, request->length);
         store32(&s->flags, 0);
+        STEP("lane entry written");
         /* Sequentially consistent, pairs with look(): entry and bytes are there, and it comes before lane_must_ring(). */
         atomic_store_explicit(&s->state, submission_word(w->next, LANE_SUBMITTED), memory_order_seq_cst);
+        STEP("lane entry published");
         *ret_position = w->next++;
         w->unanswered++;
         return LANE_SUBMIT_DONE;
@@ -323,6 +327,7 @@ enum lane_reap lane_reap(struct lane_worker *w, struct lane_answer *ret) {
                 .length = length,
         };
         w->held = true;
+        STEP("lane completion seen");
         return LANE_REAP_DONE;
 }
 
@@ -334,6 +339,7 @@ bool lane_release(struct lane_worker *w) {
         /* Both sequentially consistent, pair with find_room(): what is handed back has been read; and who does not see the
          * room is seen to starve. */
         atomic_store_explicit(&w->map->reaped, w->reaped, memory_order_seq_cst);
+        STEP("lane completion released");
         return atomic_load_explicit(&w->map->starved, memory_order_seq_cst) != 0;
 }
 
@@ -341,6 +347,7 @@ bool lane_wait(struct lane_worker *w, enum lane_waiting how, uint32_t *ret_value
         /* Both sequentially consistent, pair with lane_wake(): who does not see `done` move is seen to wait. */
         atomic_store_explicit(&w->map->waiting, (uint32_t)how, memory_order_seq_cst);
         *ret_value = atomic_load_explicit(&w->map->done, memory_order_seq_cst);
+        STEP("lane about to sleep");
         if (!is_completed(w))
                 return true;
         lane_awake(w);

@@ -472,7 +472,8 @@ TEST(client_queue, a_queue_may_go_with_calls_under_way) {
 
 /* ---- order ------------------------------------------------------------------------------------------------------------- */
 
-static void one_after_the_other(struct fake *f, void *unused) {
+static void one_after_the_other(struct fake *f, void *go) {
+        eventfd_t n;
         union wire_message m;
         uint64_t first;
         int redis;
@@ -481,6 +482,7 @@ static void one_after_the_other(struct fake *f, void *unused) {
         need(f, fake_lane_take(&lane));
         first = lane.request.tag;
         need(f, fake_lane_take(&lane));
+        need(f, read(*(int *)go, &n, sizeof(n)) == sizeof(n));
         need(f, fake_lane_reply(&lane, lane.request.tag, "+2\r\n"));
         need(f, recv(f->session, &m, sizeof(m), MSG_PEEK | MSG_DONTWAIT) < 0); /* it does not ask as yet */
         need(f, fake_lane_reply(&lane, first, "+1\r\n"));
@@ -493,17 +495,22 @@ static void one_after_the_other(struct fake *f, void *unused) {
 }
 
 TEST(client_queue, a_command_by_lease_waits_for_what_its_thread_has_submitted) {
+        int go = eventfd(0, EFD_CLOEXEC);
         struct client c;
 
-        client_start(&c, one_after_the_other);
+        client_start_with(&c, one_after_the_other, &go, LESSOR_PATH_DIRECT);
         check_eq(submit(&c, 1), 0);
         check_eq(submit(&c, 2), 0);
+        check(!lessor_acquire(c.db, 0, &c.e)); /* they are not done, and it does not wait */
+        check_eq(c.e.code, LESSOR_E_TIMEOUT);
+        check_eq(eventfd_write(go, 1), 0);
         check(client_pings(c.db)); /* by lease: PATH_DIRECT */
         for (int i = 0; i < 2; i++) {
                 check_eq(lessor_reap(c.q, 0, &c.r), 1);
                 check_result(&c);
         }
         client_end(&c);
+        close(go);
 }
 
 /* ---- fork -------------------------------------------------------------------------------------------------------------- */

@@ -11,6 +11,9 @@
 
 enum { WAIT_MS = 30000 };
 
+/* A machine that stands still for a while is nobody's trouble here. */
+#define PATIENT ", socket_timeout: 50s, wait_timeout: 50s"
+
 static uint64_t lane_calls(const struct host *h) { return broker_figures_now(&h->broker, "main").lane_calls; }
 
 static void echo(lessor_db *db, const char *prefix, unsigned i) {
@@ -28,7 +31,7 @@ static void echo(lessor_db *db, const char *prefix, unsigned i) {
 
 TEST(lanes, single_commands_go_by_lane_and_what_cannot_takes_a_lease) {
         struct host h;
-        host_start(&h, "path: lane, max_connections: 4");
+        host_start(&h, "path: lane, max_connections: 4" PATIENT);
         lessor *l = client_open(&h.broker);
         lessor_db *db = client_database(l, NULL);
         freeReplyObject(client_command(db, "SET k v"));
@@ -49,7 +52,7 @@ TEST(lanes, single_commands_go_by_lane_and_what_cannot_takes_a_lease) {
 
 TEST(lanes, with_path_lease_nothing_goes_by_lane) {
         struct host h;
-        host_start(&h, "path: lease, max_connections: 2");
+        host_start(&h, "path: lease, max_connections: 2" PATIENT);
         lessor *l = client_open(&h.broker);
         for (unsigned i = 0; i < 20; i++)
                 echo(client_database(l, NULL), "lease", i);
@@ -69,7 +72,7 @@ static void reload(struct host *h, const char *path) {
 
 TEST(lanes, the_path_changes_by_a_reload_under_callers_that_are_attached) {
         struct host h;
-        host_start(&h, "path: lease");
+        host_start(&h, "path: lease" PATIENT);
         lessor *l = client_open(&h.broker);
         lessor_db *db = client_database(l, NULL);
         echo(db, "lease", 0);
@@ -115,7 +118,7 @@ TEST(lanes, of_itself_the_path_follows_the_number_of_callers) {
         struct crowd *c = shared_memory(sizeof(*c));
         struct workers w;
         struct host h;
-        host_start(&h, "max_connections: 4");
+        host_start(&h, "max_connections: 4" PATIENT);
         lessor *l = client_open(&h.broker);
         for (unsigned i = 0; i < 50; i++)
                 echo(client_database(l, NULL), "alone", i);
@@ -153,7 +156,7 @@ TEST(lanes, one_who_blocks_on_each_place_but_one_does_not_stop_them) {
         struct crowd *c = shared_memory(sizeof(*c));
         struct workers w;
         struct host h;
-        host_start(&h, "path: lane, max_connections: 4");
+        host_start(&h, "path: lane, max_connections: 4" PATIENT);
         c->socket = h.broker.socket;
         workers_start(&w, CAP - 1, hold_a_place, c);
         check(stage_reached(&c->ready, CAP - 1, WAIT_MS));
@@ -195,7 +198,7 @@ static int have_many_threads(unsigned index, void *arg) {
 TEST(lanes, threads_of_a_process_share_its_lane_and_each_gets_its_own_replies) {
         struct crowd *c = shared_memory(sizeof(*c));
         struct host h;
-        host_start(&h, "path: lane, max_connections: 4");
+        host_start(&h, "path: lane, max_connections: 4" PATIENT);
         c->socket = h.broker.socket;
         check_eq(workers_run(4, have_many_threads, c, WAIT_MS), 4);
         /* While one asks for the lane the others go by lease. */
@@ -212,7 +215,7 @@ static int use_what_the_parent_opened(unsigned index, void *arg) {
 TEST(lanes, a_forked_child_has_a_lane_of_its_own_and_the_parent_keeps_his) {
         struct workers w;
         struct host h;
-        host_start(&h, "path: lane, max_connections: 4");
+        host_start(&h, "path: lane, max_connections: 4" PATIENT);
         lessor *l = client_open(&h.broker);
         lessor_db *db = client_database(l, NULL);
         echo(db, "parent", 0);
@@ -230,7 +233,7 @@ TEST(lanes, a_forked_child_has_a_lane_of_its_own_and_the_parent_keeps_his) {
 
 TEST(lanes, replies_of_every_kind_come_back_as_they_were) {
         struct host h;
-        host_start(&h, "path: lane");
+        host_start(&h, "path: lane" PATIENT);
         lessor *l = client_open(&h.broker);
         lessor_db *db = client_database(l, NULL);
         redisReply *reply = client_command(db, "GET nothing");
@@ -261,7 +264,7 @@ TEST(lanes, a_pipe_is_one_unit_with_every_error_in_its_place) {
         redisReply **replies;
         size_t n = 0;
         lessor_error e = {0};
-        host_start(&h, "path: lane");
+        host_start(&h, "path: lane" PATIENT);
         lessor *l = client_open(&h.broker);
         lessor_db *db = client_database(l, NULL);
         lessor_pipe *p = lessor_pipe_new(db, 0);

@@ -352,12 +352,3 @@ TEST(lifecycle, what_the_command_line_or_the_file_gets_wrong_is_said) {
         free(path);
 }
 
-TEST(lifecycle, a_key_that_is_not_acted_on_is_said_when_it_is_set_and_only_then) {
-        struct broker b;
-
-        broker_start(&b, "lane_size: 32KiB\ndatabases: {main: {unix_socket: /nowhere, max_connections: 2}}\n");
-        check(broker_log_has(&b, "`lane_size` is set, but"));
-        check(!broker_log_has(&b, "`idle_timeout`"));
-        check(!broker_log_has(&b, "`max_connections`"));
-        broker_free(&b);
-}

@@ -316,7 +316,7 @@ static int be_a_worker(unsigned index, void *arg) {
         w.random = (uint64_t)getpid() << 20 | index;
         w.expected = malloc(LARGE);
         child_check(w.expected && lessor_open(s->socket, &l) == 0);
-        child_check(lessor_database(l, NULL, &w.db, &w.error) == 0);
+        child_check(wait_until(lessor_database(l, NULL, &w.db, &w.error) == 0, WAIT_MS));
         while (!atomic_load(&s->end))
                 any_call(&w);
         child_check(fd_count(getpid()) < 64);
@@ -391,11 +391,13 @@ static void restart_redis(struct show *show) {
         show->restarts++;
 }
 
-/* Until a deadline has passed over a command that was sent. */
+/* Until a deadline has passed over every command that was sent; or over many that were not, if the breaker was open by then. */
 static void pause_redis(struct show *show) {
-        uint64_t before = sum(show->scene, may_have_run);
+        uint64_t sent = sum(show->scene, may_have_run), unsent = sum(show->scene, never_sent);
         redis_pause(&show->host.redis);
-        check_soon(sum(show->scene, may_have_run) > before, WAIT_MS);
+        check_soon(sum(show->scene, may_have_run) > sent + WORKERS ||
+                           sum(show->scene, never_sent) > unsent + 5 * WORKERS,
+                   WAIT_MS);
         redis_resume(&show->host.redis);
         show->pauses++;
 }
@@ -446,7 +448,10 @@ static void finish(struct show *show) {
                 good += workers_wait(&show->workers[i], WAIT_MS);
         check_accounts(show);
         check_eq(good, WORKERS);
-        check(broker_figures_now(&show->host.broker, "main").peak_connections <= CAP);
+        struct lessor_status_database figures = broker_figures_now(&show->host.broker, "main");
+        check(figures.peak_connections <= CAP);
+        check_msg(figures.lane_calls > sum(show->scene, done) / 2, "%llu by lane",
+                  (unsigned long long)figures.lane_calls);
         host_end(&show->host);
 }
 

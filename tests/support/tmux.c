@@ -29,8 +29,10 @@ static bool exists(const char *path) {
 
 /* -D: in the foreground, as our child. The environment of the server is that of what runs in it. */
 void tmux_start(struct tmux *t, const char *environment, const char *command) {
-        char *said, text[1024];
-        t->socket = sandbox_path("tmux.sock");
+        static unsigned started;
+        char *said = NULL, text[1024], name[32];
+        snprintf(name, sizeof(name), "tmux%u.sock", started++); /* what an earlier one left would look like this one */
+        t->socket = sandbox_path(name);
         t->pid = program_start(sandbox_path("tmux.log"),
                                (const char *[]){"env", "-u", "TMUX", "-u", "NO_COLOR", "LC_ALL=C.UTF-8", "tmux", "-S",
                                                 t->socket, "-f", "/dev/null", "-D", NULL});

@@ -227,3 +227,13 @@ TEST(command, what_is_refused_may_have_ended_nothing) {
         command_trail_error(&t, "MULTI", 5);
         check(!command_trail_clean(&t));
 }
+
+TEST(command, what_blocks_administers_or_leaves_something_behind_does_not_go_by_lane) {
+        static const char *const by_lane[] = {"GET", "set", "EVAL", "PUBLISH", "ECHO", "PING", "Xadd"};
+        static const char *const by_lease[] = {"SELECT", "MULTI",  "WATCH", "SUBSCRIBE", "BLPOP", "wait",
+                                               "xread",  "CONFIG", "ACL",   "FT.SEARCH", "",      "GETX"};
+        for (size_t i = 0; i < ARRAY_SIZE(by_lane); i++)
+                check_msg(command_goes_by_lane(by_lane[i], strlen(by_lane[i])), "%s", by_lane[i]);
+        for (size_t i = 0; i < ARRAY_SIZE(by_lease); i++)
+                check_msg(!command_goes_by_lane(by_lease[i], strlen(by_lease[i])), "%s", by_lease[i]);
+}

@@ -112,7 +112,7 @@ TEST(database_breaker, opened_by_hand_it_is_open_for_all_and_nothing_is_dialled)
         for (unsigned i = 0; i < 10; i++)
                 event_base_loop(t.loop.base, EVLOOP_NONBLOCK);
         check_eq(published(), LESSOR_BREAKER_OPEN);
-        check(strstr(t.page.map->database[0].breaker_text, "by an administrator"));
+        check(strstr(t.page.map->database[0].breaker_text, "circuit breaker"));
         struct lessor_status_database d = figures();
         check_eq(d.breaker_state, LESSOR_BREAKER_OPEN);
         check_eq(d.breaker_by_hand, 1);

@@ -475,3 +475,25 @@ TEST(lane, garbage_written_all_the_time_neither_stops_nor_misleads_the_broker) {
         pthread_join(thread, NULL);
         pair_close(&p);
 }
+
+TEST(lane, whether_several_fit_is_known_beforehand_and_looking_changes_nothing) {
+        static const size_t ends[] = {5, 10, 15, 20, 25}, large[] = {5, 8192}, empty[] = {5, 5};
+        struct pair p;
+        struct lane_request r;
+        pair_open(&p, &small);
+        check(lane_has_room(&p.worker, ends, 4));
+        check(!lane_has_room(&p.worker, ends, 5)); /* of four places */
+        check(!lane_has_room(&p.worker, large, 2));
+        check(!lane_has_room(&p.worker, empty, 2));
+        check(lane_has_room(&p.worker, NULL, 0));
+        check_eq(submit(&p, 1, "GET k", NULL), LANE_SUBMIT_DONE);
+        check(lane_has_room(&p.worker, ends, 3));
+        check(!lane_has_room(&p.worker, ends, 4));
+        check_eq(take(&p, &r), LANE_TAKE_DONE);
+        check(!lane_has_room(&p.worker, ends, 4)); /* taken, but not answered */
+        check_eq(complete(&p, 1, "+OK"), LANE_COMPLETE_DONE);
+        check_eq(lane_reap(&p.worker, &(struct lane_answer){0}), LANE_REAP_DONE);
+        lane_release(&p.worker);
+        check(lane_has_room(&p.worker, ends, 4));
+        pair_close(&p);
+}

@@ -264,7 +264,7 @@ static int start_broker(struct servers *s) {
         char config[512];
 
         snprintf(config, sizeof(config),
-                 "unix_socket: %s\nmax_connections: %d\nwait_timeout: 30s\n"
+                 "unix_socket: %s\nmax_connections: %d\nwait_timeout: 60s\nsocket_timeout: 60s\n"
                  "databases:\n  %s: {path: auto}\n  %s: {path: lane}\n  %s: {path: lease}\n",
                  s->redis_socket, CAP, databases[CROWD_COMMAND], databases[CROWD_LANES], databases[CROWD_LEASES]);
         return servers_start_broker(s, config);

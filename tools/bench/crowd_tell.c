@@ -153,6 +153,8 @@ static void print_histogram(const char *name, const struct lessor_status_histogr
 
 static void print_record(const struct lessor_status_database *d) {
         printf("of the lanes to `%s`, by the broker:\n", d->name);
+        if (d->lane_writes > 0)
+                printf("  %-28s %.1f\n", "commands in a write", (double)d->lane_calls / (double)d->lane_writes);
 #define LESSOR_STATUS_FIELD(name, kind, unit, help) print_count(#name, #unit, d->name);
 #define LESSOR_STATUS_HISTOGRAM(name, help) print_histogram(#name, &d->name);
 #include <lessor/status_fields.h>

@@ -16,7 +16,7 @@
 
 #include "bench.h"
 
-enum { DEPTH_MOST = 256, TURNS = 4, WAIT_MS = 5000 };
+enum { DEPTH_MOST = 256, TURNS = 4, WAIT_MS = 60000 };
 #define SLICE_NS (40 * NS_PER_MS)
 #define BAR 0.7
 
@@ -31,16 +31,16 @@ struct command {
 };
 
 struct side {
-        int (*batch)(struct servers *s, struct side *side, unsigned n); /* n commands; 0, or s->error */
+        int (*turn)(struct servers *s, struct side *side, unsigned n); /* n commands; 0, or s->error */
         lessor_db *db;
         lessor_queue *queue;      /* of Lessor */
         redisContext *connection; /* of the private connection */
         uint64_t number;
-        struct command commands[DEPTH_MOST];
+        struct command commands[DEPTH_MOST]; /* under way: by number, round and round */
 };
 
-static struct command *next_command(struct side *side, unsigned i) {
-        struct command *c = &side->commands[i];
+static struct command *next_command(struct side *side) {
+        struct command *c = &side->commands[side->number % DEPTH_MOST];
         bool set = side->number % 2 == 0;
 
         snprintf(c->key, sizeof(c->key), "lessor:bench:%d:%d", (int)getpid(), side->queue ? 1 : 2);
@@ -64,50 +64,66 @@ static int check_reply(struct servers *s, const struct command *c, redisReply *r
         return good ? 0 : -EIO;
 }
 
-static int take_one(struct servers *s, struct side *side) {
+/* 1: one is taken; 0: there is none within that time. */
+static int take_one(struct servers *s, struct side *side, int wait_ms) {
         lessor_result result;
-        int r = lessor_reap(side->queue, WAIT_MS, &result);
+        int r = lessor_reap(side->queue, wait_ms, &result);
 
+        if (r == 0)
+                return 0;
         if (r != 1 || !result.reply)
-                return servers_fail(s, -EIO, "reap: %s", r == 1 ? result.error.text : "nothing came");
-        return check_reply(s, result.userdata, result.reply);
+                return servers_fail(s, -EIO, "reap: %s", r == 1 ? result.error.text : lessor_outcome_text(r));
+        r = check_reply(s, result.userdata, result.reply);
+        return r < 0 ? r : 1;
 }
 
-/* A lane may be full before the deepest is under way: then one is taken first. */
-static int submit_one(struct servers *s, struct side *side, struct command *c) {
+/* All that are there, at least one. */
+static int take_all(struct servers *s, struct side *side) {
+        int taken = 0, r = take_one(s, side, WAIT_MS);
+
+        for (; r == 1; r = take_one(s, side, 0))
+                taken++;
+        if (r == 0 && taken == 0)
+                return servers_fail(s, -ETIMEDOUT, "no reply within %d s", WAIT_MS / 1000);
+        return r < 0 ? r : taken;
+}
+
+/* A lane may be full before the deepest is under way: then replies are taken first. */
+static int submit_one(struct servers *s, struct side *side) {
+        struct command *c = next_command(side);
         lessor_error e = {0};
         int r = 0;
 
-        while (r == 0 &&
-               lessor_submit(side->queue, side->db, WAIT_MS, c->argc, c->argv, c->lengths, c, &e) != LESSOR_OK)
+        while (r >= 0 && lessor_submit(side->queue, side->db, WAIT_MS, c->argc, c->argv, c->lengths, c, &e) != 0)
                 r = e.code == LESSOR_E_EXHAUSTED && lessor_queue_in_flight(side->queue) > 0
-                            ? take_one(s, side)
+                            ? take_all(s, side)
                             : servers_fail(s, -EIO, "submit: %s", e.text);
         return r;
 }
 
-static int lane_batch(struct servers *s, struct side *side, unsigned n) {
+static int lane_turn(struct servers *s, struct side *side, unsigned n) {
         int r = 0;
 
-        for (unsigned i = 0; i < n && r == 0; i++)
-                r = submit_one(s, side, next_command(side, i));
-        while (r == 0 && lessor_queue_in_flight(side->queue) > 0)
-                r = take_one(s, side);
-        return r;
+        for (unsigned i = 0; i < n && r >= 0; i++)
+                r = submit_one(s, side);
+        while (r >= 0 && lessor_queue_in_flight(side->queue) > 0)
+                r = take_all(s, side);
+        return r < 0 ? r : 0;
 }
 
-static int private_batch(struct servers *s, struct side *side, unsigned n) {
+static int private_turn(struct servers *s, struct side *side, unsigned n) {
+        struct command *commands[DEPTH_MOST];
         void *reply;
 
         for (unsigned i = 0; i < n; i++) {
-                struct command *c = next_command(side, i);
+                struct command *c = commands[i] = next_command(side);
                 if (redisAppendCommandArgv(side->connection, c->argc, c->argv, c->lengths) != REDIS_OK)
                         return servers_fail(s, -ENOMEM, "out of memory");
         }
         for (unsigned i = 0; i < n; i++) {
                 if (redisGetReply(side->connection, &reply) != REDIS_OK)
                         return servers_fail(s, -EIO, "%s", side->connection->errstr);
-                int r = check_reply(s, &side->commands[i], reply);
+                int r = check_reply(s, commands[i], reply);
                 if (r < 0)
                         return r;
         }
@@ -127,7 +143,7 @@ static int slice(struct servers *s, struct side *side, unsigned n, struct sample
         int r = 0;
 
         for (; r == 0 && now - start < SLICE_NS; now = clock_now(), done += n)
-                r = side->batch(s, side, n);
+                r = side->turn(s, side, n);
         if (r == 0)
                 sample_add(ret, (double)done * 1e9 / (double)(now - start));
         return r;
@@ -194,7 +210,8 @@ static int start(struct servers *s) {
         char config[256];
         int r = servers_start_redis(s);
 
-        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, path: lane}\n", s->redis_socket);
+        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, path: lane, socket_timeout: 60s}\n",
+                 s->redis_socket);
         if (r == 0)
                 r = servers_start_broker(s, config);
         if (r == 0) {
@@ -205,7 +222,7 @@ static int start(struct servers *s) {
 }
 
 static int run(const struct bench_options *o, struct servers *s, struct bench_result *ret) {
-        static struct side ours = {.batch = lane_batch}, theirs = {.batch = private_batch};
+        static struct side ours = {.turn = lane_turn}, theirs = {.turn = private_turn};
         lessor_error e = {0};
         lessor *l = NULL;
         int r = start(s);

@@ -85,7 +85,7 @@ bool demo_settled(const struct lessor_status *status, void *demo) {
         for (unsigned i = 0; i < lessor_status_databases(status); i++) {
                 if (lessor_status_read_database(status, i, LESSOR_STATUS_NO_HISTOGRAMS, &db) < 0)
                         return false;
-                d->places_lost += db.open_connections - db.available_connections + db.waiting;
+                d->places_lost += db.open_connections - db.available_connections - db.lane_connections + db.waiting;
         }
         return d->places_lost == 0 && lessor_status_word(&status->header->sessions) == 0;
 }
