@@ -224,8 +224,9 @@ static pid_t stop_data_thread(const struct broker *b) {
         for (struct dirent *entry; (entry = readdir(tasks));) {
                 snprintf(name, sizeof(name), "%s/%.16s/comm", path, entry->d_name);
                 char *comm = entry->d_name[0] == '.' ? NULL : sandbox_read(name, NULL);
-                if (comm && strncmp(comm, "lessord-data", 12) == 0)
-                        tid = (pid_t)atoi(entry->d_name);
+                pid_t found = comm && strncmp(comm, "lessord-data", 12) == 0 ? (pid_t)atoi(entry->d_name) : -1;
+                if (found > 0 && (tid < 0 || found < tid)) /* the first one has the first database */
+                        tid = found;
                 free(comm);
         }
         closedir(tasks);
