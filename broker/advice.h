@@ -38,6 +38,9 @@ struct advice_lane {
 #define ADVICE_LOOKS 10U     /* a second */
 #define ADVICE_BUSY_CALLS 5U /* in a tenth of a second */
 
+/* A place is kept for lanes while they are used: too much of a smaller pool to be done unasked. */
+#define ADVICE_POOL_MIN 4U
+
 /* A request had to wait until another gives its connection back. True: the path has changed. */
 bool advice_wait(struct advice *advice, bool automatic);
 /* A call by a lane, whose counters these are. */

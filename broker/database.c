@@ -226,10 +226,14 @@ static void refuse_limited(struct database_request *request, unsigned limit) {
         request_refuse(request, LESSOR_E_LIMIT, 0, text);
 }
 
+static bool advises(const struct database *db) {
+        return db->o.lanes && db->o.config->path == CONFIG_ROUTE_AUTO &&
+               db->pool.limits.max_connections >= ADVICE_POOL_MIN;
+}
+
 /* Does he wait for others to give something back? */
 static void advise_of_wait(struct database *db) {
-        if (pool_open(&db->pool) >= db->pool.limits.max_connections &&
-            advice_wait(&db->advice, db->o.config->path == CONFIG_ROUTE_AUTO))
+        if (pool_open(&db->pool) >= db->pool.limits.max_connections && advice_wait(&db->advice, advises(db)))
                 database_publish_path(db);
 }
 
@@ -249,8 +253,8 @@ void database_advise(struct database *db) {
         /* Of a single connection there is none to keep for lanes. */
         bool lanes = db->o.lanes && db->pool.limits.max_connections > 1;
         enum config_route route = lanes ? db->o.config->path : CONFIG_ROUTE_LEASE;
-        bool set = route != CONFIG_ROUTE_AUTO || db->advice.path == LESSOR_PATH_LEASE;
-        if (advice_look(&db->advice, db->direct_busy, db->pool.limits.max_connections, route == CONFIG_ROUTE_AUTO) ||
+        bool set = !advises(db) || db->advice.path == LESSOR_PATH_LEASE;
+        if (advice_look(&db->advice, db->direct_busy, db->pool.limits.max_connections, advises(db)) ||
             (set && advice_set(&db->advice, fixed[route])))
                 database_publish_path(db);
         db->direct_busy = 0;

@@ -22,6 +22,7 @@
 
 #define DEPTH 1024U             /* calls under way on one connection */
 #define OUT_MAX (1024U * 1024U) /* bytes not yet written, of one connection; beyond that nothing is added */
+#define READS_BEFORE_EXPIRY 16U
 #define OUT_KEEP (64U * 1024U)
 #define LIST_MAX (4U * 1024U * 1024U) /* of the server's list of commands; Redis 7.0's has 0.2 MiB */
 
@@ -388,7 +389,10 @@ void pipelines_sweep(struct database *db, uint64_t now) {
         if (!p->ready || !db->pool.lanes)
                 return;
         p->batch.limits.reply_ns = db->o.config->socket_timeout_ns; /* a reload may have changed it */
-        if (idle && now - p->last_call > idle && p->last_call < now)
+        /* What an event loop submits while few are active keeps its connection for a moment, no longer than others. */
+        if (db->advice.path == LESSOR_PATH_DIRECT && (!idle || idle > NS_PER_S))
+                idle = NS_PER_S;
+        if (idle && p->last_call < now && now - p->last_call > idle)
                 want(db, 0, now);
 }
 
@@ -532,6 +536,11 @@ static void on_timer(evutil_socket_t fd, short what, void *userdata) {
         unsigned index;
         p->timer_at = TIME_NEVER;
         p->lanes->now = now;
+        /* Replies that are here already, after a time in which nobody ran, came in time. */
+        for (unsigned i = 0; i < PIPELINES_MAX; i++)
+                for (unsigned n = 0; n < READS_BEFORE_EXPIRY && p->pipes[i].connection; n++)
+                        if (!read_once(&p->pipes[i], now))
+                                break;
         while (batch_expire(&p->batch, now, &owner)) {
                 p->counters.timeouts++;
                 fail(db, &owner, LESSOR_E_REPLY_TIMEOUT, "no reply within socket_timeout");
