@@ -351,4 +351,3 @@ TEST(lifecycle, what_the_command_line_or_the_file_gets_wrong_is_said) {
         free(output);
         free(path);
 }
-
