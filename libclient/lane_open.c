@@ -32,14 +32,14 @@ static bool is_answered(struct session *s, void *lane) {
         return ((struct session_lane *)lane)->request == 0;
 }
 
-/* 0: *ret is what to ask; -EALREADY: another thread has asked; or the code of *error. */
+/* 0: *ret is what to ask; -EALREADY: another thread has asked, or has it by now; or the code of *error. */
 static int lane_ask(struct session *s, struct session_lane *lane, uint64_t now, uint64_t *ret, lessor_error *error) {
         int r = 0;
 
         pthread_mutex_lock(&s->lock);
         if (session_over(s))
                 r = error_set(error, LESSOR_E_UNAVAILABLE, "%s", s->why);
-        else if (lane->request != 0)
+        else if (lane->request != 0 || atomic_load_explicit(&lane->client, memory_order_relaxed))
                 r = -EALREADY;
         else if (!s->lanes_offered || now < lane->retry)
                 r = error_set(error, LESSOR_E_NEEDS_LEASE, "the broker on %s offers no lane now", s->socket);
