@@ -262,7 +262,8 @@ static void keep(struct port *p, const struct lane_answer *answer) {
         }
         b->answer = *answer;
         b->answer.data = b->data;
-        memcpy(b->data, answer->data, answer->length);
+        if (answer->length > 0)
+                memcpy(b->data, answer->data, answer->length);
         list_push_back(&p->backlog, &b->link);
 }
 

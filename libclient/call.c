@@ -289,6 +289,7 @@ static enum ran run(struct run *run, struct exchange *x, lessor_error *error) {
         }
         if (run->calls != small)
                 free(run->calls);
+        run->calls = NULL;
         return ran;
 }
 
@@ -321,7 +322,7 @@ static inline bool is_to_be_considered(struct lessor_db *db, const struct reques
 /* `until`: TIME_NEVER, or when the call is over whatever has become of it. RAN_FAILED, too, without a broker. */
 static enum ran by_lane(struct lessor_db *db, int wait_ms, uint64_t until, struct exchange *x, lessor_error *error) {
         bool attached_before = warm_current(db) != NULL;
-        struct run r;
+        struct run r = {0};
         uint64_t wait, reply;
         int found;
 
@@ -333,7 +334,7 @@ static enum ran by_lane(struct lessor_db *db, int wait_ms, uint64_t until, struc
                 lease_attach_later(db->client, x->now);
         if (found == LESSOR_E_NEEDS_LEASE || (found == LESSOR_E_UNAVAILABLE && attached_before))
                 return RAN_ELSEWHERE;
-        if (found != 0)
+        if (found != 0 || !r.way.control)
                 return RAN_FAILED;
         wait = wait_ms < 0 ? r.way.control->wait_timeout_ns : (uint64_t)wait_ms * NS_PER_MS;
         reply = r.way.control->socket_timeout_ns > 0 ? r.way.control->socket_timeout_ns : TIME_NEVER;

@@ -215,8 +215,10 @@ static void end_ratios(struct crowd_size *c) {
 
 static int run_round(const struct scene *scene, struct crew *crew, struct crowd_size *c) {
         struct share *shares = calloc(c->arms, sizeof(*shares));
-        int r = shares ? 0 : servers_fail(scene->servers, -ENOMEM, "out of memory");
+        int r = 0;
 
+        if (!shares)
+                return servers_fail(scene->servers, -ENOMEM, "out of memory");
         for (unsigned i = 0; i < TURNS * c->arms && r == 0; i++) {
                 unsigned arm = i < c->arms ? i : TURNS * c->arms - 1 - i;
                 r = slice(scene, crew, arm, &shares[arm]);

@@ -18,6 +18,7 @@ static SCREEN *screen;
 static bool coloured;
 
 bool curses_begin(void) {
+        const char *no_color = getenv("NO_COLOR");
         if (!terminfo_places_cursor())
                 return false;
         screen = newterm(NULL, stdout, stdin);
@@ -29,7 +30,7 @@ bool curses_begin(void) {
         keypad(stdscr, TRUE);
         set_escdelay(50);
         curs_set(0);
-        coloured = !(getenv("NO_COLOR") && *getenv("NO_COLOR")) && has_colors() && start_color() == OK;
+        coloured = !(no_color && *no_color) && has_colors() && start_color() == OK;
         if (coloured) {
                 use_default_colors();
                 init_pair(GRID_GOOD, COLOR_GREEN, -1);
