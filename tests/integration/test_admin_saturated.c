@@ -96,7 +96,11 @@ TEST(admin_saturated, a_broker_without_fds_is_stopped_by_an_order) {
         crowd_begin(&crowd, &h);
         allow_no_more_fds(&h.broker);
         check_order(&h.broker, 0, "stopping", "shutdown", NULL);
+#ifdef __SANITIZE_ADDRESS__ /* its search for leaks needs a descriptor, and the status is that it had none */
+        check(program_wait(h.broker.pid, WAIT_MS) >= 0);
+#else
         check_eq(program_wait(h.broker.pid, WAIT_MS), 0);
+#endif
         h.broker.pid = 0;
         crowd_end(&crowd);
         broker_free(&h.broker);

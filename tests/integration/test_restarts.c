@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The broker killed and stopped again and again under load: no lease that is held ever fails, and Redis never sees more
- * connections than two brokers may have: the living one's, and those of the last one, which go as its workers move over.
+ * The broker killed and stopped again and again under load: no lease that is held ever fails, every call by lane is accounted
+ * for, and Redis never sees more connections than two brokers may have: the living one's, and those of the last one, which
+ * go as its workers move over.
  */
 #include "support/check.h"
 #include "support/host.h"
@@ -12,16 +13,17 @@
  * watches meanwhile, was kept waiting for half of that, too: then it is the machine that stood still. WAIT_MS only ends a
  * test that has failed.
  */
-enum { WAIT_MS = 60000, ACQUIRE_S = 5 * PROCESS_SLOW, WORKERS = 12, MAX = 16, TIMES = 20, COMMANDS = 20 };
+enum { WAIT_MS = 60000, ACQUIRE_S = 5 * PROCESS_SLOW, WORKERS = 12, CALLERS = 4, MAX = 16, TIMES = 20, COMMANDS = 20 };
 
 struct load {
         struct broker *broker;
         struct stage round[WORKERS]; /* leases used to their end */
         struct stage over, watching;
         char redis[256], name[128];
-        _Atomic unsigned peak;     /* connections of that name, as Redis counts them */
-        _Atomic unsigned late;     /* deadlines missed */
-        _Atomic uint64_t stood_ms; /* the longest that the plain client was away */
+        _Atomic unsigned peak;                          /* connections of that name, as Redis counts them */
+        _Atomic unsigned late;                          /* deadlines missed */
+        _Atomic uint64_t stood_ms;                      /* the longest that the plain client was away */
+        _Atomic uint64_t done[CALLERS], maybe[CALLERS]; /* calls answered; those that may have run */
 };
 
 /* An answer to a question of one's own, and to no other; late: none in time. */
@@ -67,6 +69,44 @@ static int works(unsigned index, void *arg) {
         return 0;
 }
 
+/* By lane: each call is answered, or may have run, or was never sent. Redis' own count says whether that was true. */
+static int calls(unsigned index, void *arg) {
+        struct load *load = arg;
+        lessor_error e = {0};
+        lessor *l;
+        lessor_db *db;
+        child_check(lessor_open(load->broker->socket, &l) == 0);
+        child_check(wait_until(lessor_database(l, NULL, &db, &e) == 0, WAIT_MS));
+        while (!atomic_load(&load->over.count)) {
+                redisReply *reply = lessor_command(db, &e, "INCR calls:%u", index);
+                child_check(!reply || reply->type == REDIS_REPLY_INTEGER);
+                if (reply)
+                        atomic_fetch_add(&load->done[index], 1);
+                else if (e.may_have_run)
+                        atomic_fetch_add(&load->maybe[index], 1);
+                else
+                        (void)look_again_before(UINT64_MAX);
+                freeReplyObject(reply);
+        }
+        lessor_close(l);
+        return 0;
+}
+
+static void check_calls(struct load *load) {
+        redisContext *c = redisConnectUnix(load->redis);
+        check(c && !c->err);
+        for (unsigned i = 0; i < CALLERS; i++) {
+                redisReply *reply = redisCommand(c, "GET calls:%u", i);
+                uint64_t ran = reply && reply->str ? strtoull(reply->str, NULL, 10) : 0;
+                uint64_t done = atomic_load(&load->done[i]), maybe = atomic_load(&load->maybe[i]);
+                check_msg(done > 0 && done <= ran && ran <= done + maybe,
+                          "caller %u: %llu ran, %llu were answered, %llu may have run", i, (unsigned long long)ran,
+                          (unsigned long long)done, (unsigned long long)maybe);
+                freeReplyObject(reply);
+        }
+        redisFree(c);
+}
+
 static unsigned count(redisContext *c, const char *name) {
         redisReply *list = redisCommand(c, "CLIENT LIST");
         unsigned n = 0;
@@ -98,7 +138,9 @@ static int watches(unsigned index, void *arg) {
 }
 
 /* All have a session with the living broker, and have used leases to their end since. */
-static bool all_have_moved(struct load *load) { return wait_until(broker_sessions(load->broker) == WORKERS, WAIT_MS); }
+static bool all_have_moved(struct load *load) {
+        return wait_until(broker_sessions(load->broker) == WORKERS + CALLERS, WAIT_MS);
+}
 
 static bool all_work(struct load *load) {
         for (unsigned i = 0; i < WORKERS; i++) {
@@ -111,25 +153,29 @@ static bool all_work(struct load *load) {
 
 static void check_survived(void (*end)(struct broker *)) {
         struct load *load = shared_memory(sizeof(*load));
-        struct workers workers, watcher;
+        struct workers workers, callers, watcher;
         struct host h;
         char keys[128];
 
-        snprintf(keys, sizeof(keys), "max_connections: %u, socket_timeout: %us", MAX, ACQUIRE_S);
+        snprintf(keys, sizeof(keys), "path: lane, max_connections: %u, socket_timeout: %us", MAX, ACQUIRE_S);
         host_start(&h, keys);
         load->broker = &h.broker;
         snprintf(load->redis, sizeof(load->redis), "%s", h.redis.socket);
         snprintf(load->name, sizeof(load->name), " name=%s ", broker_client_name(&h.broker, "main"));
         workers_start(&watcher, 1, watches, load);
         workers_start(&workers, WORKERS, works, load);
+        workers_start(&callers, CALLERS, calls, load);
         for (unsigned i = 0; i < TIMES; i++) {
                 check_msg(all_have_moved(load) && all_work(load), "before restart %u", i);
                 end(&h.broker);
                 broker_relaunch(&h.broker);
         }
         check(all_work(load));
+        check_soon(broker_figures_now(&h.broker, "main").lane_calls > 0, WAIT_MS);
         stage_advance(&load->over);
         check_eq(workers_wait(&workers, WAIT_MS), WORKERS);
+        check_eq(workers_wait(&callers, WAIT_MS), CALLERS);
+        check_calls(load);
         check_eq(workers_wait(&watcher, WAIT_MS), 1);
         check(stage_reached(&load->watching, 1, 0));
         unsigned long long stood = atomic_load(&load->stood_ms);

@@ -9,10 +9,13 @@
 
 bool terminfo_places_cursor(void) {
         char *position;
+        bool places;
         int error;
 
         if (setupterm(NULL, 1, &error) != OK)
                 return false;
         position = tigetstr("cup");
-        return position && position != (char *)-1;
+        places = position && position != (char *)-1;
+        del_curterm(cur_term); /* newterm() makes one of its own */
+        return places;
 }
