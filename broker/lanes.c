@@ -88,6 +88,12 @@ bool lanes_turn(struct lanes *l) {
         return any;
 }
 
+void lanes_arm(struct lanes *l, lessor_atomic32 *bell) {
+        if (++l->armed == 0)
+                l->armed = 1;
+        lane_arm(bell, l->armed);
+}
+
 static void hush(struct lanes *l) {
         list_for_each_safe (&l->active, it, next) {
                 struct port *port = port_of_link(it);
@@ -103,7 +109,7 @@ bool lanes_may_sleep(struct lanes *l) {
         if (list_empty(&l->active))
                 return true;
         hush(l);
-        lane_arm(l->bell);
+        lanes_arm(l, l->bell);
         list_for_each (&l->active, it)
                 if (port_has_more(port_of_link(it))) {
                         lane_disarm(l->bell);

@@ -44,7 +44,7 @@ struct lanes {
         char *request;             /* room for the largest request */
         char *replies;             /* what was read last */
         uint64_t now;              /* of this turn */
-        bool sleeping;
+        uint32_t armed;            /* the number of the last arming, of the bell or of a lane's own */
 };
 
 #define LANES_READ_SIZE (256U * 1024U) /* of `replies` */
@@ -64,5 +64,7 @@ void lanes_deinit(struct lanes *lanes); /* frees the ports, too; not initialised
 bool lanes_turn(struct lanes *lanes); /* true: there was something to do, do not sleep */
 bool lanes_may_sleep(struct lanes *lanes);
 void lanes_awake(struct lanes *lanes);
+/* Arms a bell (base/lane.h), with the next number. */
+void lanes_arm(struct lanes *lanes, lessor_atomic32 *bell);
 /* lanes_turn() is to be called again then, at the latest. */
 void lanes_wake_at(struct lanes *lanes, uint64_t at);

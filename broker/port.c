@@ -198,7 +198,7 @@ void port_set_quiet(struct port *p, bool quiet) {
         list_remove(&p->link);
         list_push_back(quiet ? &p->lanes->quiet : &p->lanes->active, &p->link);
         if (quiet)
-                lane_arm(word);
+                lanes_arm(p->lanes, word);
         else
                 lane_disarm(word);
 }

@@ -165,6 +165,7 @@ static void run_await(struct run *run) {
 /* False: there was no room, and nothing was sent. */
 static bool run_calls(struct run *run, const struct exchange *x) {
         struct lane_client *l = run->way.lane;
+        uint64_t bells;
 
         lane_waiter_init(&run->waiter, 0);
         lane_enter(l);
@@ -172,9 +173,10 @@ static bool run_calls(struct run *run, const struct exchange *x) {
                 lane_leave(l);
                 return false;
         }
-        if (lane_is_heard(l)) {
+        bells = lane_bell(l);
+        if (bells != 0) {
                 lane_leave(l);
-                lane_ring(l);
+                lane_ring(l, bells);
                 lane_enter(l);
         }
         run_await(run);

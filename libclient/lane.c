@@ -43,13 +43,16 @@ void lane_leave(struct lane_client *l) {
 }
 
 /* An eventfd that nobody reads: one write, one wake-up. */
-void lane_ring(struct lane_client *l) {
+void lane_ring(struct lane_client *l, uint64_t bells) {
         uint64_t one = 1;
         int keep = errno;
 
         while (write(guard_fd(l->doorbell), &one, sizeof(one)) < 0 && errno == EINTR)
                 ;
         errno = keep;
+        /* Release, pairs with lane_bell(). Not before: a thread that is held up here must not keep others from ringing. */
+        if (bells != 0)
+                atomic_store_explicit(&l->rung, bells, memory_order_release);
 }
 
 /* ---- places ------------------------------------------------------------------------------------------------------ */
@@ -230,7 +233,7 @@ static bool reap(struct lane_client *l) {
                 case LANE_REAP_DONE:
                         good = deliver(l, &a);
                         if (lane_release(&l->worker))
-                                lane_ring(l);
+                                lane_ring(l, 0);
                         if (!good)
                                 return false;
                         break;

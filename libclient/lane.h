@@ -85,6 +85,7 @@ struct lane_client {
         size_t size;
         struct guard *doorbell;
         const lessor_atomic32 *bell; /* the thread's */
+        lessor_atomic64 rung;        /* lane_bells() for which the doorbell was rung last */
 
         pthread_mutex_t lock; /* protects what follows */
         struct lane_worker worker;
@@ -135,11 +136,13 @@ void lanes_forget(struct session *s); /* likewise, in a child: they are its pare
 static inline void lane_enter(struct lane_client *l) { pthread_mutex_lock(&l->lock); }
 /* Gives back the lock; then ends the session, if what was found in the lane is bad. */
 void lane_leave(struct lane_client *l);
-/* Lock not held. */
-void lane_ring(struct lane_client *l);
-static inline bool lane_is_heard(const struct lane_client *l) {
-        return lane_must_ring(l->bell) || lane_must_ring(&l->worker.map->quiet);
+/* After submitting: 0, or what to lane_ring() for, better without the lock. */
+static inline uint64_t lane_bell(const struct lane_client *l) {
+        uint64_t bells = lane_bells(l->bell, &l->worker.map->quiet);
+        /* Acquire, pairs with lane_ring(): it was written to the doorbell. */
+        return bells == atomic_load_explicit(&l->rung, memory_order_acquire) ? 0 : bells;
 }
+void lane_ring(struct lane_client *l, uint64_t bells);
 
 /* As lane_submit(): call->party, database and tid are filled in, the rest here. FULL, too, when the lane is over. */
 enum lane_submit lane_client_submit(struct lane_client *l, struct lane_call *call, uint64_t deadline, const char *data,

@@ -343,14 +343,14 @@ static void call_begin(struct queue_call *c, struct queue_lane *via, const struc
 static enum lane_submit call_submit(struct queue_call *c, const struct command *command) {
         struct lane_client *l = c->via->way.lane;
         enum lane_submit r;
-        bool heard;
+        uint64_t bells;
 
         lane_enter(l);
         r = lane_client_submit(l, &c->call, c->take_by - SLACK_NS, command->data, command->size);
-        heard = r == LANE_SUBMIT_DONE && lane_is_heard(l);
+        bells = r == LANE_SUBMIT_DONE ? lane_bell(l) : 0;
         lane_leave(l);
-        if (heard)
-                lane_ring(l);
+        if (bells != 0)
+                lane_ring(l, bells);
         return r;
 }
 

@@ -313,7 +313,7 @@ struct lessor_control_commands {
 
 #define LESSOR_THREADS_MAX 64U
 
-/* A data thread's bell: 1 while it sleeps, or is about to, and must be rung to look at its lanes. */
+/* A data thread's bell: while it sleeps, or is about to, and must be rung to look at its lanes, that sleep's number; else 0. */
 struct lessor_control_bell {
         uint32_t armed;
         uint32_t reserved[15]; /* a cache line of its own */

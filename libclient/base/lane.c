@@ -284,7 +284,7 @@ enum lane_submit lane_submit(struct lane_worker *w, const struct lane_request *r
         store32(&s->length, request->length);
         store32(&s->flags, 0);
         STEP("lane entry written");
-        /* Sequentially consistent, pairs with look(): entry and bytes are there, and it comes before lane_must_ring(). */
+        /* Sequentially consistent, pairs with look(): entry and bytes are there, and it comes before lane_bells(). */
         atomic_store_explicit(&s->state, submission_word(w->next, LANE_SUBMITTED), memory_order_seq_cst);
         STEP("lane entry published");
         *ret_position = w->next++;

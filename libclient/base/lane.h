@@ -23,13 +23,14 @@
  * Who sleeps says so first, and looks once more afterwards; who has something to tell looks after telling. Both pairs are
  * sequentially consistent, thus one of the two sees the other:
  *
- *      the broker    lane_arm(bell), looks at all its lanes    <->  the worker    submits, lane_must_ring(bell)
+ *      the broker    lane_arm(bell), looks at all its lanes    <->  the worker    submits, lane_bells()
  *      the worker    lane_wait(), which looks at `done`        <->  the broker    lane_wake(), which looks at `waiting`
  *      the broker    is `starved` of reply space, looks again  <->  the worker    lane_release(), which looks at `starved`
  *
  * The bell is one for all lanes of a data thread; it lies in the control page, where only the broker writes. Lanes that
  * are seldom used have one of their own besides, `quiet`, so that the many need not be looked at: it is armed, and rung, in the
- * same manner. None of these functions
+ * same manner. Each arming has a number of its own, and who has rung for it need not ring again: the broker disarms before it
+ * looks, so what is submitted while the number still stands is seen by that look (tests/model/bell). None of these functions
  * waits, loops for longer than the ring is, or makes a system call: the caller rings and wakes when told to.
  *
  * To the broker all bytes here are a hostile worker's: each is read once, into memory of its own, and checked there;
@@ -98,7 +99,7 @@ struct lessor_lane {
         _Alignas(64) lessor_atomic64 taken; /* submissions below this position are copied, or cancelled */
         lessor_atomic32 done;               /* the futex word: moves on with completions */
         lessor_atomic32 starved;            /* replies wait for room: ring when there is some */
-        lessor_atomic32 quiet;              /* the broker looks at this lane only when it is rung */
+        lessor_atomic32 quiet; /* not 0: the broker looks at this lane only when it is rung; see lane_arm() */
 };
 _Static_assert(sizeof(struct lessor_lane) == 192, "three cache lines: nobody's, the worker's, the broker's");
 _Static_assert(offsetof(struct lessor_lane, reaped) == 64 && offsetof(struct lessor_lane, taken) == 128 &&
@@ -177,17 +178,22 @@ static inline uint32_t lane_unanswered(const struct lane_broker *b) { return b->
 
 /* ---- the bell ---------------------------------------------------------------------------------------------------- */
 
-/* The broker, before each wait that may block; then look at all lanes once more. */
-static inline void lane_arm(lessor_atomic32 *bell) {
+/* The broker, before each wait that may block; then look at all lanes once more. number: not 0, and not the last ones. */
+static inline void lane_arm(lessor_atomic32 *bell, uint32_t number) {
         /* Sequentially consistent, pairs with lane_submit(), lane_release(): it comes before the loads of the last look. */
-        atomic_store_explicit(bell, 1, memory_order_seq_cst);
+        atomic_store_explicit(bell, number, memory_order_seq_cst);
 }
-/* The broker, when it is awake. */
-static inline void lane_disarm(lessor_atomic32 *bell) { atomic_store_explicit(bell, 0, memory_order_relaxed); }
-/* The worker, after it has submitted one or several, of either bell. True: write to the lane's doorbell. */
-static inline bool lane_must_ring(const lessor_atomic32 *bell) {
-        /* Sequentially consistent, pairs with lane_arm(): it comes after the store of the submission. */
-        return atomic_load_explicit(bell, memory_order_seq_cst) != 0;
+/* The broker, when it is awake; then look at all lanes. */
+static inline void lane_disarm(lessor_atomic32 *bell) {
+        /* Sequentially consistent, pairs with lane_submit(): it comes before the loads of the look. */
+        atomic_store_explicit(bell, 0, memory_order_seq_cst);
+}
+/* The worker, after it has submitted one or several: how both bells stand. Not 0: write to the lane's doorbell, unless it was
+ * written to since they stood like this. */
+static inline uint64_t lane_bells(const lessor_atomic32 *bell, const lessor_atomic32 *quiet) {
+        /* Sequentially consistent, pair with lane_arm(), lane_disarm(): they come after the store of the submission. */
+        uint64_t thread = atomic_load_explicit(bell, memory_order_seq_cst);
+        return thread << 32 | atomic_load_explicit(quiet, memory_order_seq_cst);
 }
 
 /* ---- the worker: one thread at a time, under a lock of its own ---------------------------------------------------- */
@@ -212,7 +218,7 @@ struct lane_worker {
 bool lane_worker_init(struct lane_worker *w, void *memory, size_t size);
 
 enum lane_submit {
-        LANE_SUBMIT_DONE,      /* now lane_must_ring() */
+        LANE_SUBMIT_DONE,      /* now lane_bells() */
         LANE_SUBMIT_FULL,      /* too much is under way: take a lease, or reap and try again */
         LANE_SUBMIT_TOO_LARGE, /* it never fits: take a lease */
 };

@@ -92,7 +92,7 @@ static bool lane_sleep(struct fake_lane *lane) {
         struct pollfd p = {.fd = lane->doorbell, .events = POLLIN};
         uint64_t n;
 
-        lane_arm(lane_bell(lane));
+        lane_arm(lane_bell(lane), ++lane->armed);
         if (!lane_has_submission(&lane->broker)) {
                 if (poll(&p, 1, PATIENCE_MS) != 1 || read(lane->doorbell, &n, sizeof(n)) != sizeof(n))
                         return false;
@@ -236,7 +236,7 @@ static bool serve_session(struct fake *f, struct fake_lane *lanes[2]) {
                         p[2 + i] = (struct pollfd){.fd = lanes[i] ? lanes[i]->doorbell : -1, .events = POLLIN};
                         if (!lanes[i])
                                 continue;
-                        lane_arm(lanes[i]->bell);
+                        lane_arm(lanes[i]->bell, ++lanes[i]->armed);
                         if (!serve_all(lanes[i], &one))
                                 return fake_fail(f, __FILE__, __LINE__, "a lane is bad"), false;
                         any = any || one;

@@ -15,6 +15,7 @@ struct fake_lane {
         int memory_fd, doorbell;
         uint32_t thread;
         lessor_atomic32 *bell;
+        uint32_t armed;              /* the last number of a bell */
         bool quiet;                  /* rung by the lane's own bell, not by the thread's */
         unsigned rings;              /* of the doorbell, that were noticed */
         struct lane_request request; /* the last one taken, and its bytes, with a NUL behind */

@@ -92,7 +92,7 @@ void lanes_ring(const struct lanes *l) {
 static bool must_ring(const struct lanes *l) {
         const struct lessor_control_bell *bells = (const void *)(l->control + control(l)->bells_offset);
         const void *armed = &bells[l->thread].armed;
-        return lane_must_ring(armed) || lane_must_ring(&l->worker.map->quiet);
+        return lane_bells(armed, &l->worker.map->quiet) != 0;
 }
 
 enum lane_submit lanes_submit(struct lanes *l, uint64_t tag, const char *data, size_t size) {

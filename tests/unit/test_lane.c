@@ -250,13 +250,19 @@ TEST(lane, small_use_touches_few_pages) {
 }
 
 TEST(lane, the_bell_is_rung_for_a_broker_that_does_not_look) {
-        lessor_atomic32 bell = 0;
-        check(!lane_must_ring(&bell));
-        lane_arm(&bell);
-        check(lane_must_ring(&bell));
-        check(lane_must_ring(&bell));
+        lessor_atomic32 bell = 0, quiet = 0;
+        check_eq(lane_bells(&bell, &quiet), 0);
+        lane_arm(&bell, 7);
+        uint64_t rung = lane_bells(&bell, &quiet);
+        check(rung != 0);
+        check_eq(lane_bells(&bell, &quiet), rung); /* still the same sleep */
         lane_disarm(&bell);
-        check(!lane_must_ring(&bell));
+        check_eq(lane_bells(&bell, &quiet), 0);
+        lane_arm(&bell, 8);
+        check(lane_bells(&bell, &quiet) != rung);
+        lane_disarm(&bell);
+        lane_arm(&quiet, 9);
+        check(lane_bells(&bell, &quiet) != 0 && lane_bells(&bell, &quiet) != rung);
 }
 
 TEST(lane, who_waits_is_woken_as_he_wishes_and_once_for_many_completions) {

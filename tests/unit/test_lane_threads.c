@@ -34,12 +34,14 @@ struct end { /* one lane */
         enum lane_waiting how;
         uint64_t kept_tag; /* the broker's: a reply without room; 0: none */
         uint32_t kept_length;
+        uint64_t last_rung;
         uint64_t cancelled, answered, slept, rung; /* the worker's figures */
 };
 
 struct stress {
         struct end ends[LANES];
-        lessor_atomic32 bell;
+        lessor_atomic32 bell, quiet;
+        uint32_t armed;
         int doorbell;
         _Atomic(const char *) fault;
         _Atomic(unsigned) running;
@@ -132,6 +134,16 @@ static uint64_t submit_some(struct end *e, uint64_t tag, uint32_t random) {
         return tag;
 }
 
+/* Once for each sleep of the broker's. */
+static void ring_if_armed(struct end *e) {
+        uint64_t bells = lane_bells(&e->stress->bell, &e->stress->quiet);
+        if (bells == 0 || bells == e->last_rung)
+                return;
+        e->rung++;
+        ring(e->stress->doorbell);
+        e->last_rung = bells;
+}
+
 static void *run_worker(void *argument) {
         struct end *e = argument;
         struct stress *s = e->stress;
@@ -139,10 +151,7 @@ static void *run_worker(void *argument) {
         uint64_t tag = 1;
         while (!atomic_load(&s->fault) && (tag <= CALLS || e->answered + e->cancelled < CALLS)) {
                 tag = submit_some(e, tag, chance(&random));
-                if (lane_must_ring(&s->bell)) {
-                        e->rung++;
-                        ring(s->doorbell);
-                }
+                ring_if_armed(e);
                 reap(e);
                 if (e->worker.unanswered > 0 && chance(&random) % 3)
                         sleep_until_completion(e);
@@ -217,7 +226,7 @@ static void *run_broker(void *argument) {
                 serve_all(s, &busy);
                 if (busy)
                         continue;
-                lane_arm(&s->bell);
+                lane_arm(&s->bell, ++s->armed);
                 serve_all(s, &busy);
                 if (!busy && atomic_load(&s->running) > 0) {
                         s->slept++;
