@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -16,26 +17,24 @@
 #define ARGUMENT_EXTRA 32U           /* "$...\r\n" and "\r\n" around an argument */
 
 void command_deinit(struct command *c) {
-        if (c->data)
+        if (c->own)
+                free(c->data);
+        else if (c->data)
                 redisFreeCommand(c->data);
         c->data = NULL;
 }
 
 /* `length` as hiredis returns it: what was formatted, or why not. */
 static int command_take(struct command *c, char *data, int length, const char *function, lessor_error *error) {
-        const char *name;
-        size_t name_len;
-
+        *c = (struct command){.data = data, .size = (size_t)length};
         if (length == -2)
                 return error_argument(error, function, "fmt", "is not a valid format");
         if (length < 0)
                 return error_set(error, -ENOMEM, "%s: out of memory", function);
-        if (!resp_command_name(data, (size_t)length, &name, &name_len)) {
-                redisFreeCommand(data);
+        if (!resp_command_name(data, c->size, &c->name, &c->name_len)) {
+                command_deinit(c);
                 return error_argument(error, function, "fmt", "has no command in it");
         }
-        c->data = data;
-        c->size = (size_t)length;
         return 0;
 }
 
@@ -67,23 +66,22 @@ static const char *command_check_argv(int argc, const char **argv, const size_t 
 int command_format_argv(struct command *c, const char *function, lessor_error *error, int argc, const char **argv,
                         const size_t *argv_len) {
         const char *wrong;
-        char *data = NULL;
-        int length;
 
         if (argc < 1)
                 return error_argument(error, function, "argc", "is less than 1");
         wrong = argv ? command_check_argv(argc, argv, argv_len) : "is NULL";
         if (wrong)
                 return error_argument(error, function, "argv", wrong);
-        length = redisFormatCommandArgv(&data, argc, argv, argv_len);
-        return command_take(c, data, length, function, error);
+        *c = (struct command){.size = resp_request_size(argc, argv, argv_len), .own = true};
+        c->name_len = argv_len ? argv_len[0] : strlen(argv[0]);
+        c->data = malloc(c->size);
+        if (!c->data)
+                return error_set(error, -ENOMEM, "%s: out of memory", function);
+        resp_request_write(c->data, argc, argv, argv_len, &c->name);
+        return 0;
 }
 
-static bool is_blocking(const struct command *c) {
-        const char *name;
-        size_t len;
-        return resp_command_name(c->data, c->size, &name, &len) && command_blocks(name, len);
-}
+static bool is_blocking(const struct command *c) { return command_blocks(c->name, c->name_len); }
 
 /* Takes the command. */
 static redisReply *command_once(lessor_db *db, int wait_ms, struct command *c, lessor_error *error) {

@@ -13,7 +13,6 @@
 
 #include "base/cleanup.h"
 #include "base/command.h"
-#include "base/resp.h"
 #include "call.h"
 #include "command.h"
 #include "error.h"
@@ -94,16 +93,11 @@ static bool pipe_allows(const lessor_pipe *p, const struct command *c) {
         static const char *const refused[] = {"SUBSCRIBE",    "PSUBSCRIBE",   "SSUBSCRIBE", "UNSUBSCRIBE",
                                               "PUNSUBSCRIBE", "SUNSUBSCRIBE", "MONITOR",    "SYNC",
                                               "PSYNC",        "QUIT",         "SHUTDOWN",   "RESET"};
-        enum command_effect effect;
-        const char *name;
-        size_t len;
+        enum command_effect effect = command_effect(c->name, c->name_len);
 
-        if (!resp_command_name(c->data, c->size, &name, &len))
-                return false;
         for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
-                if (strlen(refused[i]) == len && strncasecmp(refused[i], name, len) == 0)
+                if (strlen(refused[i]) == c->name_len && strncasecmp(refused[i], c->name, c->name_len) == 0)
                         return false;
-        effect = command_effect(name, len);
         return !(p->flags & LESSOR_ATOMIC) || effect == COMMAND_HARMLESS || effect == COMMAND_STATE ||
                effect == COMMAND_STICKY;
 }

@@ -26,7 +26,6 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/command.h"
-#include "base/resp.h"
 #include "call.h"
 #include "command.h"
 #include "error.h"
@@ -396,13 +395,10 @@ static int submit_check(const lessor_queue *q, const lessor_db *db, int wait_ms,
 }
 
 static int submit_class(const struct command *command, lessor_error *error) {
-        const char *name;
-        size_t len;
-
-        if (resp_command_name(command->data, command->size, &name, &len) && command_goes_by_lane(name, len))
+        if (command_goes_by_lane(command->name, command->name_len))
                 return 0;
         return error_set(error, LESSOR_E_NEEDS_LEASE, "lessor_submit: %.*s cannot go by lane",
-                         (int)(len < 32 ? len : 32), name);
+                         (int)(command->name_len < 32 ? command->name_len : 32), command->name);
 }
 
 int lessor_submit(lessor_queue *q, lessor_db *db, int wait_ms, int argc, const char **argv, const size_t *argv_len,

@@ -41,36 +41,41 @@
 
 struct command {
         const char *name;
-        enum command_effect effect;
+        unsigned what; /* enum command_effect, and one of these */
 };
+
+#define BY_LEASE                                                                                                       \
+        16U /* refused by the broker although it leaves nothing behind: it may block, or administers (lane/class.c) */
+#define BLOCKS 32U /* likewise: it does, as a rule */
+#define EFFECT(command) ((enum command_effect)((command)->what & 15U))
 
 #define COMMAND_NAME_SIZE 32U /* no name of the table is longer */
 
 /* Sorted by strcmp(), for bsearch(). */
 static const struct command commands[] = {
-        {"ACL", COMMAND_HARMLESS},
+        {"ACL", COMMAND_HARMLESS | BY_LEASE},
         {"APPEND", COMMAND_HARMLESS},
         {"ASKING", COMMAND_STATE},
         {"AUTH", COMMAND_STATE},
-        {"BGREWRITEAOF", COMMAND_HARMLESS},
-        {"BGSAVE", COMMAND_HARMLESS},
+        {"BGREWRITEAOF", COMMAND_HARMLESS | BY_LEASE},
+        {"BGSAVE", COMMAND_HARMLESS | BY_LEASE},
         {"BITCOUNT", COMMAND_HARMLESS},
         {"BITFIELD", COMMAND_HARMLESS},
         {"BITFIELD_RO", COMMAND_HARMLESS},
         {"BITOP", COMMAND_HARMLESS},
         {"BITPOS", COMMAND_HARMLESS},
-        {"BLMOVE", COMMAND_HARMLESS},
-        {"BLMPOP", COMMAND_HARMLESS},
-        {"BLPOP", COMMAND_HARMLESS},
-        {"BRPOP", COMMAND_HARMLESS},
-        {"BRPOPLPUSH", COMMAND_HARMLESS},
-        {"BZMPOP", COMMAND_HARMLESS},
-        {"BZPOPMAX", COMMAND_HARMLESS},
-        {"BZPOPMIN", COMMAND_HARMLESS},
+        {"BLMOVE", COMMAND_HARMLESS | BLOCKS},
+        {"BLMPOP", COMMAND_HARMLESS | BLOCKS},
+        {"BLPOP", COMMAND_HARMLESS | BLOCKS},
+        {"BRPOP", COMMAND_HARMLESS | BLOCKS},
+        {"BRPOPLPUSH", COMMAND_HARMLESS | BLOCKS},
+        {"BZMPOP", COMMAND_HARMLESS | BLOCKS},
+        {"BZPOPMAX", COMMAND_HARMLESS | BLOCKS},
+        {"BZPOPMIN", COMMAND_HARMLESS | BLOCKS},
         {"CLIENT", COMMAND_STICKY},
-        {"CLUSTER", COMMAND_HARMLESS},
-        {"COMMAND", COMMAND_HARMLESS},
-        {"CONFIG", COMMAND_HARMLESS},
+        {"CLUSTER", COMMAND_HARMLESS | BY_LEASE},
+        {"COMMAND", COMMAND_HARMLESS | BY_LEASE},
+        {"CONFIG", COMMAND_HARMLESS | BY_LEASE},
         {"COPY", COMMAND_HARMLESS},
         {"DBSIZE", COMMAND_HARMLESS},
         {"DEBUG", COMMAND_STICKY},
@@ -133,8 +138,8 @@ static const struct command commands[] = {
         {"INCRBYFLOAT", COMMAND_HARMLESS},
         {"INFO", COMMAND_HARMLESS},
         {"KEYS", COMMAND_HARMLESS},
-        {"LASTSAVE", COMMAND_HARMLESS},
-        {"LATENCY", COMMAND_HARMLESS},
+        {"LASTSAVE", COMMAND_HARMLESS | BY_LEASE},
+        {"LATENCY", COMMAND_HARMLESS | BY_LEASE},
         {"LCS", COMMAND_HARMLESS},
         {"LINDEX", COMMAND_HARMLESS},
         {"LINSERT", COMMAND_HARMLESS},
@@ -153,7 +158,7 @@ static const struct command commands[] = {
         {"MEMORY", COMMAND_HARMLESS},
         {"MGET", COMMAND_HARMLESS},
         {"MIGRATE", COMMAND_HARMLESS},
-        {"MODULE", COMMAND_HARMLESS},
+        {"MODULE", COMMAND_HARMLESS | BY_LEASE},
         {"MONITOR", COMMAND_STICKY},
         {"MOVE", COMMAND_HARMLESS},
         {"MSET", COMMAND_HARMLESS},
@@ -166,9 +171,9 @@ static const struct command commands[] = {
         {"PEXPIRETIME", COMMAND_HARMLESS},
         {"PFADD", COMMAND_HARMLESS},
         {"PFCOUNT", COMMAND_HARMLESS},
-        {"PFDEBUG", COMMAND_HARMLESS},
+        {"PFDEBUG", COMMAND_HARMLESS | BY_LEASE},
         {"PFMERGE", COMMAND_HARMLESS},
-        {"PFSELFTEST", COMMAND_HARMLESS},
+        {"PFSELFTEST", COMMAND_HARMLESS | BY_LEASE},
         {"PING", COMMAND_HARMLESS},
         {"PSETEX", COMMAND_HARMLESS},
         {"PSUBSCRIBE", COMMAND_STATE},
@@ -188,13 +193,13 @@ static const struct command commands[] = {
         {"RESET", COMMAND_STATE},
         {"RESTORE", COMMAND_HARMLESS},
         {"RESTORE-ASKING", COMMAND_HARMLESS},
-        {"ROLE", COMMAND_HARMLESS},
+        {"ROLE", COMMAND_HARMLESS | BY_LEASE},
         {"RPOP", COMMAND_HARMLESS},
         {"RPOPLPUSH", COMMAND_HARMLESS},
         {"RPUSH", COMMAND_HARMLESS},
         {"RPUSHX", COMMAND_HARMLESS},
         {"SADD", COMMAND_HARMLESS},
-        {"SAVE", COMMAND_HARMLESS},
+        {"SAVE", COMMAND_HARMLESS | BY_LEASE},
         {"SCAN", COMMAND_HARMLESS},
         {"SCARD", COMMAND_HARMLESS},
         {"SCRIPT", COMMAND_STICKY},
@@ -212,7 +217,7 @@ static const struct command commands[] = {
         {"SINTERSTORE", COMMAND_HARMLESS},
         {"SISMEMBER", COMMAND_HARMLESS},
         {"SLAVEOF", COMMAND_STICKY},
-        {"SLOWLOG", COMMAND_HARMLESS},
+        {"SLOWLOG", COMMAND_HARMLESS | BY_LEASE},
         {"SMEMBERS", COMMAND_HARMLESS},
         {"SMISMEMBER", COMMAND_HARMLESS},
         {"SMOVE", COMMAND_HARMLESS},
@@ -239,7 +244,7 @@ static const struct command commands[] = {
         {"UNLINK", COMMAND_HARMLESS},
         {"UNSUBSCRIBE", COMMAND_STATE},
         {"UNWATCH", COMMAND_UNWATCH},
-        {"WAIT", COMMAND_HARMLESS},
+        {"WAIT", COMMAND_HARMLESS | BLOCKS},
         {"WATCH", COMMAND_WATCH},
         {"XACK", COMMAND_HARMLESS},
         {"XADD", COMMAND_HARMLESS},
@@ -251,8 +256,8 @@ static const struct command commands[] = {
         {"XLEN", COMMAND_HARMLESS},
         {"XPENDING", COMMAND_HARMLESS},
         {"XRANGE", COMMAND_HARMLESS},
-        {"XREAD", COMMAND_HARMLESS},
-        {"XREADGROUP", COMMAND_HARMLESS},
+        {"XREAD", COMMAND_HARMLESS | BY_LEASE},
+        {"XREADGROUP", COMMAND_HARMLESS | BY_LEASE},
         {"XREVRANGE", COMMAND_HARMLESS},
         {"XSETID", COMMAND_HARMLESS},
         {"XTRIM", COMMAND_HARMLESS},
@@ -315,33 +320,17 @@ bool command_known(const char *name, size_t len) { return command_find(name, len
 
 enum command_effect command_effect(const char *name, size_t len) {
         const struct command *command = command_find(name, len);
-        return command ? command->effect : COMMAND_STICKY;
-}
-
-static bool is_one_of(const char *const *names, size_t n, const char *name, size_t len) {
-        for (size_t i = 0; i < n; i++) {
-                size_t at = 0;
-                while (at < len && names[i][at] == command_upper(name[at]))
-                        at++;
-                if (at == len && !names[i][at])
-                        return true;
-        }
-        return false;
+        return command ? EFFECT(command) : COMMAND_STICKY;
 }
 
 bool command_blocks(const char *name, size_t len) {
-        static const char *const blocking[] = {"BLMOVE", "BLMPOP",   "BLPOP",    "BRPOP", "BRPOPLPUSH",
-                                               "BZMPOP", "BZPOPMAX", "BZPOPMIN", "WAIT"};
-        return is_one_of(blocking, ARRAY_SIZE(blocking), name, len);
+        const struct command *command = command_find(name, len);
+        return command && command->what & BLOCKS;
 }
 
-/* What the broker refuses although it leaves nothing behind: it may block, or administers the server (broker/lane/class.c). */
 bool command_goes_by_lane(const char *name, size_t len) {
-        static const char *const refused[] = {"ACL",      "BGREWRITEAOF", "BGSAVE", "CLUSTER",   "COMMAND",    "CONFIG",
-                                              "LASTSAVE", "LATENCY",      "MODULE", "PFDEBUG",   "PFSELFTEST", "ROLE",
-                                              "SAVE",     "SLOWLOG",      "XREAD",  "XREADGROUP"};
-        return command_effect(name, len) == COMMAND_HARMLESS && !command_blocks(name, len) &&
-               !is_one_of(refused, ARRAY_SIZE(refused), name, len);
+        const struct command *command = command_find(name, len);
+        return command && command->what == COMMAND_HARMLESS;
 }
 
 bool command_listed(const char *names, size_t size, const char *name, size_t len) {

@@ -9,6 +9,58 @@
 #include <stdint.h>
 #include <string.h>
 
+/* ---- writing ----------------------------------------------------------------------------------------------------- */
+
+static size_t resp_digits(size_t value) {
+        size_t n = 1;
+        for (; value > 9; value /= 10)
+                n++;
+        return n;
+}
+
+static size_t resp_length(const char **argv, const size_t *argv_len, int i) {
+        if (argv_len)
+                return argv_len[i];
+        return argv[i] ? strlen(argv[i]) : 0;
+}
+
+size_t resp_request_size(int argc, const char **argv, const size_t *argv_len) {
+        size_t size = 3 + resp_digits((size_t)argc);
+        for (int i = 0; i < argc; i++) {
+                size_t len = resp_length(argv, argv_len, i);
+                size += 5 + resp_digits(len) + len;
+        }
+        return size;
+}
+
+/* `mark`, a number, CR LF. */
+static char *resp_write_number(char *to, char mark, size_t value) {
+        size_t digits = resp_digits(value);
+        char *end = to + 1 + digits;
+
+        *to = mark;
+        for (char *at = end; digits-- > 0; value /= 10)
+                *--at = (char)('0' + value % 10);
+        memcpy(end, "\r\n", 2);
+        return end + 2;
+}
+
+void resp_request_write(char *to, int argc, const char **argv, const size_t *argv_len, const char **ret_name) {
+        to = resp_write_number(to, '*', (size_t)argc);
+        for (int i = 0; i < argc; i++) {
+                size_t len = resp_length(argv, argv_len, i);
+                to = resp_write_number(to, '$', len);
+                if (i == 0)
+                        *ret_name = to;
+                if (len > 0)
+                        memcpy(to, argv[i], len);
+                memcpy(to + len, "\r\n", 2);
+                to += len + 2;
+        }
+}
+
+/* ---- reading ----------------------------------------------------------------------------------------------------- */
+
 struct resp_reader {
         const char *at, *end;
 };

@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
-/* Reads a request (an array of bulk strings, as redisFormatCommand() writes it) back. Pure. */
+/* Requests, arrays of bulk strings as redisFormatCommand() writes them: written, and read back. Pure. */
 #include <stdbool.h>
 #include <stddef.h>
+
+/* A request of these arguments. argv_len NULL: they are strings; an argument NULL: it is empty. argc > 0. */
+size_t resp_request_size(int argc, const char **argv, const size_t *argv_len);
+/* So many bytes are written. ret_name: where the first argument is in them. */
+void resp_request_write(char *to, int argc, const char **argv, const size_t *argv_len, const char **ret_name);
 
 /* The name of the command (its first argument) that starts at data[0]; false when this is not a whole, valid request. */
 bool resp_command_name(const char *data, size_t size, const char **ret_name, size_t *ret_len);

@@ -217,3 +217,38 @@ TEST(resp, a_request_has_as_many_arguments_as_every_redis_reads) {
         }
         free(data);
 }
+
+/* As hiredis writes it, byte for byte; and no byte more than was said. */
+TEST(resp, requests_are_written_as_hiredis_writes_them) {
+        const char *argv[12];
+        size_t lens[12];
+        static char value[100001];
+        memset(value, '\r', sizeof(value) - 1);
+        for (int argc = 1; argc <= 12; argc++)
+                for (size_t len = 0; len < sizeof(value); len = len < 120 ? len + 1 : len * 9) {
+                        char *expected = NULL, *written;
+                        const char *name = NULL;
+                        size_t size;
+                        for (int i = 0; i < argc; i++) {
+                                argv[i] = i == 0 ? "get" : value;
+                                lens[i] = i == 0 ? 3 : len;
+                        }
+                        size = resp_request_size(argc, argv, lens);
+                        check_eq(redisFormatCommandArgv(&expected, argc, argv, lens), size);
+                        written = malloc(size);
+                        check(written != NULL);
+                        resp_request_write(written, argc, argv, lens, &name);
+                        check(memcmp(written, expected, size) == 0);
+                        check(name_is(written, size, "get") && memcmp(name, "get", 3) == 0);
+                        free(written);
+                        redisFreeCommand(expected);
+                }
+}
+
+TEST(resp, strings_and_nothing_at_all_are_arguments) {
+        char written[64] = "";
+        const char *name, *argv[] = {"GET", NULL, "key"};
+        check_eq(resp_request_size(3, argv, NULL), strlen("*3\r\n$3\r\nGET\r\n$0\r\n\r\n$3\r\nkey\r\n"));
+        resp_request_write(written, 3, argv, NULL, &name);
+        check_str(written, "*3\r\n$3\r\nGET\r\n$0\r\n\r\n$3\r\nkey\r\n");
+}
