@@ -64,7 +64,7 @@ void lanes_deinit(struct lanes *lanes); /* frees the ports, too; not initialised
 bool lanes_turn(struct lanes *lanes); /* true: there was something to do, do not sleep */
 bool lanes_may_sleep(struct lanes *lanes);
 void lanes_awake(struct lanes *lanes);
-/* Arms a bell (base/lane.h), with the next number. */
+/* Arms a bell (base/lane.h), with the next number. It comes again after 2^32: by then a lane has been quiet, or rung. */
 void lanes_arm(struct lanes *lanes, lessor_atomic32 *bell);
 /* lanes_turn() is to be called again then, at the latest. */
 void lanes_wake_at(struct lanes *lanes, uint64_t at);

@@ -29,8 +29,8 @@
  *
  * The bell is one for all lanes of a data thread; it lies in the control page, where only the broker writes. Lanes that
  * are seldom used have one of their own besides, `quiet`, so that the many need not be looked at: it is armed, and rung, in the
- * same manner. Each arming has a number of its own, and who has rung for it need not ring again: the broker disarms before it
- * looks, so what is submitted while the number still stands is seen by that look (tests/model/bell). None of these functions
+ * same manner. Each arming has a number of its own, and who has rung for it need not ring again: what is submitted while the
+ * old number stands is there before the broker's look after the next arming (tests/model/bell). None of these functions
  * waits, loops for longer than the ring is, or makes a system call: the caller rings and wakes when told to.
  *
  * To the broker all bytes here are a hostile worker's: each is read once, into memory of its own, and checked there;
@@ -178,20 +178,17 @@ static inline uint32_t lane_unanswered(const struct lane_broker *b) { return b->
 
 /* ---- the bell ---------------------------------------------------------------------------------------------------- */
 
-/* The broker, before each wait that may block; then look at all lanes once more. number: not 0, and not the last ones. */
+/* The broker, before each wait that may block; then look at all lanes once more. number: not 0, and one that nobody remembers. */
 static inline void lane_arm(lessor_atomic32 *bell, uint32_t number) {
         /* Sequentially consistent, pairs with lane_submit(), lane_release(): it comes before the loads of the last look. */
         atomic_store_explicit(bell, number, memory_order_seq_cst);
 }
-/* The broker, when it is awake; then look at all lanes. */
-static inline void lane_disarm(lessor_atomic32 *bell) {
-        /* Sequentially consistent, pairs with lane_submit(): it comes before the loads of the look. */
-        atomic_store_explicit(bell, 0, memory_order_seq_cst);
-}
+/* The broker, when it is awake. Relaxed: who still sees it armed is seen by the look after the next arming at the latest. */
+static inline void lane_disarm(lessor_atomic32 *bell) { atomic_store_explicit(bell, 0, memory_order_relaxed); }
 /* The worker, after it has submitted one or several: how both bells stand. Not 0: write to the lane's doorbell, unless it was
  * written to since they stood like this. */
 static inline uint64_t lane_bells(const lessor_atomic32 *bell, const lessor_atomic32 *quiet) {
-        /* Sequentially consistent, pair with lane_arm(), lane_disarm(): they come after the store of the submission. */
+        /* Sequentially consistent, pair with lane_arm(): they come after the store of the submission. */
         uint64_t thread = atomic_load_explicit(bell, memory_order_seq_cst);
         return thread << 32 | atomic_load_explicit(quiet, memory_order_seq_cst);
 }
