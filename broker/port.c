@@ -66,6 +66,7 @@ struct port {
         struct list backlog, pending;
         uint64_t seen; /* when there was something last */
         bool bad;      /* its session ends: nothing is taken from it any more */
+        bool unfit;    /* what was taken last needs a lease */
 };
 
 struct port *port_of_link(struct list *link) {
@@ -409,8 +410,9 @@ static void accept_call(struct port *p, uint32_t index, const struct call *call,
         struct database *db = find_database(p, index);
         struct share *s = db ? share_of(p, db) : NULL;
         char text[LANE_TEXT];
-        bool malformed = false;
+        bool malformed = false, broken = call->linked && p->unfit;
         const char *unfit;
+        p->unfit = false;
         if (!s) {
                 refuse(p, call, db ? LESSOR_E_LIMIT : LESSOR_E_UNKNOWN_DATABASE,
                        db ? "the broker is out of memory" : "no database of that number on this lane");
@@ -424,6 +426,9 @@ static void accept_call(struct port *p, uint32_t index, const struct call *call,
                 return;
         }
         unfit = pipelines_unfit(db, call->data, call->length, &malformed);
+        if (!unfit && broken)
+                unfit = "a command before it in the same pipe needs one";
+        p->unfit = unfit != NULL;
         if (malformed)
                 violated(p, "a submission that is not one whole command");
         else if (unfit)
@@ -464,7 +469,11 @@ static bool take_one(struct port *p, uint64_t now) {
         struct call call;
         switch (lane_take(&p->lane, l->request, p->lane.requests_size, &r)) {
         case LANE_TAKE_DONE:
-                call = (struct call){.tag = r.tag, .deadline = r.deadline_ns, .data = l->request, .length = r.length};
+                call = (struct call){.tag = r.tag,
+                                     .deadline = r.deadline_ns,
+                                     .data = l->request,
+                                     .length = r.length,
+                                     .linked = r.flags & LANE_LINKED};
                 accept_call(p, r.database, &call, now);
                 return true;
         case LANE_TAKE_SKIPPED:

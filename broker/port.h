@@ -43,6 +43,7 @@ struct call {
         uint64_t tag, deadline;
         const char *data;
         uint32_t length;
+        bool linked; /* LANE_LINKED */
 };
 
 struct port_options {

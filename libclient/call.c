@@ -118,6 +118,7 @@ static bool run_submit(struct run *run, const struct exchange *x) {
                 call->party = &run->party;
                 call->database = run->way.database;
                 call->tid = 0;
+                call->linked = i > 0;
                 if (lane_client_submit(l, call, run->limits.send_by, x->out + start, x->ends[i] - start) ==
                     LANE_SUBMIT_DONE)
                         run->waiter.left++;
@@ -195,6 +196,7 @@ enum ran {
         RAN_FAILED,    /* *error says why */
         RAN_ELSEWHERE, /* nothing was sent: by lease, please */
         RAN_OVER,      /* likewise, for the session is over: there may be another one */
+        RAN_PARTLY,    /* x->got replies are there, what follows was not sent: by lease, please */
 };
 
 static const char *call_text(const struct lane_call *call) {
@@ -233,11 +235,12 @@ static bool is_unsent(const struct lane_call *call) {
         return call->outcome != 0 && !call->may_have_run && (call->over || call->outcome == LESSOR_E_NEEDS_LEASE);
 }
 
-static void run_count(const struct run *run, uint64_t began) {
+/* The first n of them. */
+static void run_count(const struct run *run, size_t n, uint64_t began) {
         struct outcome_counts counts = {0};
         uint64_t now = clock_now();
 
-        for (size_t i = 0; i < run->n; i++) {
+        for (size_t i = 0; i < n; i++) {
                 const struct lane_call *call = &run->calls[i];
                 bool ok = call->outcome == 0 && call->reply->type != REDIS_REPLY_ERROR;
                 counts.ok += ok;
@@ -249,30 +252,46 @@ static void run_count(const struct run *run, uint64_t began) {
         segment_count(&run->way.session->segment, run->way.database, &counts);
 }
 
-/* Errors of Redis are replies; one failure of ours is the whole run's. */
-static enum ran run_judge(const struct run *run, struct exchange *x, lessor_error *error) {
-        const struct lane_call *failed = NULL;
-        bool may_have_run = false, unsent = true;
+/* How many, from the first on, were answered; and whether all that follow were not sent, and may go another way. */
+static size_t run_answered(const struct run *run, bool *ret_rest_unsent) {
+        size_t n = 0;
 
-        for (size_t i = 0; i < run->n; i++) {
-                const struct lane_call *call = &run->calls[i];
-                may_have_run = may_have_run || call->outcome == 0 || call->may_have_run;
-                unsent = unsent && is_unsent(call);
-                if (call->outcome != 0 && !failed)
-                        failed = call;
-        }
-        if (unsent)
-                return run->calls[0].over ? RAN_OVER : RAN_ELSEWHERE;
-        run_count(run, x->now);
-        if (failed) {
-                call_say(&run->way, failed, error);
-                error_may_have_run(error, may_have_run);
-                return RAN_FAILED;
-        }
+        while (n < run->n && run->calls[n].outcome == 0)
+                n++;
+        *ret_rest_unsent = true;
+        for (size_t i = n; i < run->n; i++)
+                *ret_rest_unsent = *ret_rest_unsent && is_unsent(&run->calls[i]);
+        return n;
+}
+
+static enum ran run_fail(const struct run *run, const struct lane_call *failed, lessor_error *error) {
+        bool may_have_run = false;
+
         for (size_t i = 0; i < run->n; i++)
+                may_have_run = may_have_run || run->calls[i].outcome == 0 || run->calls[i].may_have_run;
+        call_say(&run->way, failed, error);
+        error_may_have_run(error, may_have_run);
+        return RAN_FAILED;
+}
+
+/*
+ * Errors of Redis are replies; one failure of ours is the whole run's. Where the broker says that one needs a lease it says so of
+ * all that follow, too (LANE_LINKED): so the order is kept when these go by lease.
+ */
+static enum ran run_judge(const struct run *run, struct exchange *x, lessor_error *error) {
+        bool rest_unsent;
+        size_t n = run_answered(run, &rest_unsent);
+        const struct lane_call *rest = n < run->n ? &run->calls[n] : NULL;
+
+        if (n == 0 && rest_unsent)
+                return rest->over ? RAN_OVER : RAN_ELSEWHERE;
+        run_count(run, rest && rest_unsent && !rest->over ? n : run->n, x->now);
+        if (rest && (!rest_unsent || rest->over))
+                return run_fail(run, rest, error);
+        for (size_t i = 0; i < n; i++)
                 x->replies[i] = ptr_steal(&run->calls[i].reply);
-        x->got = run->n;
-        return RAN;
+        x->got = n;
+        return rest ? RAN_PARTLY : RAN;
 }
 
 static enum ran run(struct run *run, struct exchange *x, lessor_error *error) {
@@ -355,6 +374,28 @@ static int remaining_ms(int wait_ms, uint64_t began) {
                                           : (int)(time_left(clock_now(), time_after(began, wait)) / NS_PER_MS);
 }
 
+/* What was not sent by lane of a pipe that has begun there. Whatever comes of it, the rest has run. */
+static int rest_by_lease(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error) {
+        size_t done = x->got, n = x->requests - done, start = x->ends[done - 1];
+        size_t *ends = malloc(n * sizeof(*ends));
+        struct exchange rest = {.out = x->out + start,
+                                .size = x->size - start,
+                                .ends = ends,
+                                .requests = n,
+                                .replies = x->replies + done,
+                                .expected = n};
+        int r;
+
+        for (size_t i = 0; ends && i < n; i++)
+                ends[i] = x->ends[done + i] - start;
+        r = ends ? lease_exchange_once(db, request, &rest, error) : error_set(error, -ENOMEM, "out of memory");
+        free(ends);
+        x->got += rest.got;
+        if (r != 0)
+                error_may_have_run(error, true);
+        return r;
+}
+
 int call_exchange_once(struct lessor_db *db, const struct request *request, struct exchange *x, lessor_error *error) {
         struct request again = *request;
         enum ran ran = RAN_OVER;
@@ -370,7 +411,9 @@ int call_exchange_once(struct lessor_db *db, const struct request *request, stru
                 error_clear(error);
         }
         r = call_order_matters ? call_keep_order(db, again.wait_ms, error) : 0;
-        return r != 0 ? r : lease_exchange_once(db, &again, x, error);
+        if (r != 0)
+                return r;
+        return ran == RAN_PARTLY ? rest_by_lease(db, &again, x, error) : lease_exchange_once(db, &again, x, error);
 }
 
 /* What another attempt may mend. */

@@ -100,7 +100,10 @@ static void slot_let_go(struct lane_client *l, struct lane_slot *slot) {
 
 enum lane_submit lane_client_submit(struct lane_client *l, struct lane_call *call, uint64_t deadline, const char *data,
                                     size_t size) {
-        struct lane_request request = {.deadline_ns = deadline, .database = call->database, .length = (uint32_t)size};
+        struct lane_request request = {.deadline_ns = deadline,
+                                       .database = call->database,
+                                       .length = (uint32_t)size,
+                                       .flags = call->linked ? LANE_LINKED : 0};
         struct lane_slot *slot;
         enum lane_submit r;
         uint64_t position;

@@ -39,6 +39,7 @@ struct lane_call {
         uint64_t tag, position;
         uint32_t database;
         int32_t tid; /* the submitting thread, of a queue's call; else 0 */
+        bool linked; /* behind the one submitted before, see LANE_LINKED */
         /* What came of it, when done. */
         int outcome; /* 0: `reply`; or the reply lies in `apart`, or is still to be fetched */
         bool may_have_run;
@@ -144,7 +145,7 @@ static inline uint64_t lane_bell(const struct lane_client *l) {
 }
 void lane_ring(struct lane_client *l, uint64_t bells);
 
-/* As lane_submit(): call->party, database and tid are filled in, the rest here. FULL, too, when the lane is over. */
+/* As lane_submit(): call->party, database, tid and linked are filled in, the rest here. FULL, too, when the lane is over. */
 enum lane_submit lane_client_submit(struct lane_client *l, struct lane_call *call, uint64_t deadline, const char *data,
                                     size_t size);
 /* Reaps all there is; and ends all that is under way if that is bad. Not while somebody else leads. */

@@ -333,6 +333,7 @@ static void call_begin(struct queue_call *c, struct queue_lane *via, const struc
         c->call.party = &via->party;
         c->call.database = way->database;
         c->call.tid = warm_thread_id();
+        c->call.linked = false;
         c->began = now;
         c->take_by = time_after(time_after(now, wait), SLACK_NS);
         c->leave_at = time_after(c->take_by, reply);

@@ -116,6 +116,7 @@ static bool read_submission(const struct lane_broker *b, const struct lessor_sub
                 .deadline_ns = load(&s->deadline_ns),
                 .database = load32(&s->database),
                 .length = load32(&s->length),
+                .flags = load32(&s->flags),
         };
         *ret_offset = load32(&s->offset);
         return ret->length > 0 && is_inside(*ret_offset, ret->length, b->requests_size);
@@ -282,7 +283,7 @@ enum lane_submit lane_submit(struct lane_worker *w, const struct lane_request *r
         store32(&s->database, request->database);
         store32(&s->offset, offset);
         store32(&s->length, request->length);
-        store32(&s->flags, 0);
+        store32(&s->flags, request->flags);
         STEP("lane entry written");
         /* Sequentially consistent, pairs with look(): entry and bytes are there, and it comes before lane_bells(). */
         atomic_store_explicit(&s->state, submission_word(w->next, LANE_SUBMITTED), memory_order_seq_cst);

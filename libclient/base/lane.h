@@ -64,10 +64,13 @@ struct lessor_submission {
         lessor_atomic64 deadline_ns; /* CLOCK_MONOTONIC */
         lessor_atomic32 database;
         lessor_atomic32 offset, length; /* the request, in the request area */
-        lessor_atomic32 flags;          /* 0 */
+        lessor_atomic32 flags;          /* LANE_LINKED */
         uint64_t reserved[3];
 };
 _Static_assert(sizeof(struct lessor_submission) == 64, "one cache line");
+
+/* flags of a submission: it belongs behind the one before it. When that was refused with LESSOR_E_NEEDS_LEASE, so is this one. */
+#define LANE_LINKED 1U
 
 #define LANE_MAY_HAVE_RUN 1U /* flags of a completion: with an outcome but 0 */
 #define LANE_REPLY_APART 2U  /* the reply is too large for the lane: it comes as a sealed memfd, by message */
@@ -138,7 +141,7 @@ void lane_broker_init(struct lane_broker *b, void *memory, const struct lane_geo
 
 struct lane_request {
         uint64_t tag, deadline_ns;
-        uint32_t database, length;
+        uint32_t database, length, flags;
 };
 
 enum lane_take {

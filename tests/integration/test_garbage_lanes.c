@@ -5,6 +5,7 @@
  */
 #include <stdatomic.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "support/check.h"
 #include "support/host.h"
@@ -101,6 +102,41 @@ TEST(garbage_lanes, what_blocks_or_changes_the_connection_is_refused_and_never_s
         for (size_t i = 0; i < sizeof(never) / sizeof(never[0]); i++)
                 check_msg(calls_of(&h.redis, never[i]) == 0, "%s was sent", never[i]);
         check_figure(&h.broker, "main", lane_refused, COMMANDS);
+        lanes_detach(&l);
+        host_end(&h);
+}
+
+static int outcome_of(struct lanes *l, uint64_t tag) {
+        struct lane_answer answer;
+        check(lanes_reap(l, &answer) && answer.tag == tag);
+        lane_release(&l->worker);
+        return answer.outcome;
+}
+
+TEST(garbage_lanes, what_is_linked_to_a_refused_command_is_refused_with_it) {
+        static const struct {
+                const char *command;
+                uint32_t flags;
+                int outcome;
+        } said[] = {
+                {"PING", LANE_LINKED, 0}, /* to nothing */
+                {"PING", 0, 0},
+                {"PING", LANE_LINKED, 0},
+                {"BLPOP k 0", LANE_LINKED, LESSOR_E_NEEDS_LEASE},
+                {"PING", LANE_LINKED, LESSOR_E_NEEDS_LEASE},
+                {"PING", LANE_LINKED | 8, LESSOR_E_NEEDS_LEASE},
+                {"PING", 8, 0},
+                {"PING", LANE_LINKED, 0},
+        };
+        struct lanes l;
+        struct host h;
+        host_start(&h, "max_connections: 2");
+        attach(&l, &h);
+        for (unsigned i = 0; i < ARRAY_SIZE(said); i++) {
+                l.flags = said[i].flags;
+                check_eq(lanes_say(&l, 50 + i, said[i].command), LANE_SUBMIT_DONE);
+                check_eq(outcome_of(&l, 50 + i), said[i].outcome);
+        }
         lanes_detach(&l);
         host_end(&h);
 }

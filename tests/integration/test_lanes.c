@@ -285,6 +285,34 @@ TEST(lanes, a_pipe_is_one_unit_with_every_error_in_its_place) {
         host_end(&h);
 }
 
+/* The library thinks that OBJECT may go by lane; that this server knows no such subcommand only the broker knows. */
+TEST(lanes, of_a_pipe_what_needs_a_lease_gets_one_and_the_order_is_kept) {
+        struct host h;
+        redisReply **replies;
+        size_t n = 0;
+        lessor_error e = {0};
+        host_start(&h, "path: lane" PATIENT);
+        lessor *l = client_open(&h.broker);
+        lessor_db *db = client_database(l, NULL);
+        freeReplyObject(client_command(db, "SET k 0")); /* the server has been asked what its commands are */
+        uint64_t before = lane_calls(&h);
+        lessor_pipe *p = lessor_pipe_new(db, 0);
+        check(p && lessor_pipe_add(p, "INCR k") == 0 && lessor_pipe_add(p, "OBJECT NOSUCH k") == 0);
+        for (unsigned i = 0; i < 20; i++)
+                check_eq(lessor_pipe_add(p, "INCR k"), 0);
+        check_msg(lessor_pipe_run(p, LESSOR_WAIT_CONFIGURED, &replies, &n, &e) == 0, "%s", e.text);
+        check_eq(n, 22);
+        check_eq(replies[0]->integer, 1);
+        check(replies[1]->type == REDIS_REPLY_ERROR && strstr(replies[1]->str, "subcommand"));
+        for (unsigned i = 0; i < 20; i++)
+                check_eq(replies[2 + i]->integer, 2 + i);
+        lessor_pipe_replies_free(replies, n);
+        lessor_pipe_free(p);
+        check_eq(lane_calls(&h), before + 1);
+        lessor_close(l);
+        host_end(&h);
+}
+
 /* ---- when Redis or the broker is not there ------------------------------------------------------------------------------ */
 
 static redisReply *echo_within(lessor_db *db, int ms, const char *token, lessor_error *e) {

@@ -99,7 +99,8 @@ enum lane_submit lanes_submit(struct lanes *l, uint64_t tag, const char *data, s
         struct lane_request request = {.tag = tag,
                                        .deadline_ns = clock_now() + 10 * RAW_MS * NS_PER_MS,
                                        .database = l->database,
-                                       .length = (uint32_t)size};
+                                       .length = (uint32_t)size,
+                                       .flags = l->flags};
         uint64_t position;
         enum lane_submit r = lane_submit(&l->worker, &request, data, &position);
         if (r == LANE_SUBMIT_DONE && must_ring(l))

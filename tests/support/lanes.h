@@ -11,6 +11,7 @@ struct lanes {
         int socket, doorbell;
         uint32_t database; /* number of the one asked for */
         uint32_t thread;   /* whose lane it is */
+        uint32_t flags;    /* of what is submitted next */
         char *memory;
         size_t size;
         const char *control; /* the control page */
