@@ -35,7 +35,8 @@ void apart_clear(struct apart *a) {
                 a->room = 0;
         }
         a->fd = fd_close(a->fd);
-        reply_budget_give(a->budget, a->reserved);
+        if (a->reserved > 0) /* of most replies, nothing: the budget is all threads' */
+                reply_budget_give(a->budget, a->reserved);
         a->size = a->reserved = 0;
         a->dropped = false;
 }

@@ -9,7 +9,7 @@
 #include "pipeline.h"
 #include "port.h"
 
-#define ENTRIES 64U /* calls under way in one lane */
+#define ENTRIES 256U /* calls under way in one lane: as many as the library has places for */
 
 static void on_timer(evutil_socket_t fd, short what, void *userdata) {
         struct lanes *l = userdata;

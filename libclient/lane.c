@@ -246,6 +246,7 @@ static bool reap(struct lane_client *l) {
 }
 
 void lane_reap_all(struct lane_client *l) {
+        l->now = clock_now();
         if (l->over || reap(l))
                 return;
         l->bad = LESSOR_E_PROTOCOL;

@@ -96,6 +96,7 @@ struct lane_client {
         struct list armed; /* queues that are to be told by LANE_WAKE, see queue.c */
         bool over;         /* nothing is submitted any more, and nothing under way */
         int bad;           /* 0, or why the session is to be ended: LESSOR_E_PROTOCOL */
+        uint64_t now;      /* when what is done was found so: once for all that is found together */
         redisReader *reader;
         unsigned n_free, queued;        /* queued: calls of queues under way */
         uint8_t free[LANE_ENTRIES_MAX]; /* places in slots[] */

@@ -194,6 +194,7 @@ const char *lanes_replied(struct session *s, const struct lessor_msg_lane_reply 
                 return "a reply for a lane that is not open";
         }
         lane_enter(l);
+        l->now = clock_now();
         slot = lane_slot_of(l, m->tag);
         good = slot && slot->apart_size == 0 && m->size > 0;
         if (good) {

@@ -91,7 +91,7 @@ static void sleeper_wake(struct queue_lane *via) {
 static void queue_put(struct queue_call *c) {
         lessor_queue *q = c->via->queue;
 
-        c->ended = clock_now();
+        c->ended = c->via->way.lane->now > c->began ? c->via->way.lane->now : c->began;
         pthread_mutex_lock(&q->lock);
         q->apart -= c->apart;
         c->apart = false;
