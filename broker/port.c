@@ -33,7 +33,7 @@ struct held {
         char data[];
 };
 
-/* A completion that found no room in the lane. */
+/* A completion that found no room in the lane: its bytes count against the budget. */
 struct backlog {
         struct list link;
         struct lane_answer answer;
@@ -63,6 +63,7 @@ struct port {
         struct share *shares, *last; /* last: the one used last */
         size_t held_bytes;
         unsigned n_held;
+        uint64_t kept; /* bytes of the backlog */
         struct list backlog, pending;
         uint64_t seen; /* when there was something last */
         bool bad;      /* its session ends: nothing is taken from it any more */
@@ -147,6 +148,13 @@ static void drop_pending(struct port *p, struct pending *pending) {
         free(pending);
 }
 
+static void drop_backlog(struct port *p, struct backlog *b) {
+        reply_budget_give(p->lanes->budget, b->answer.length);
+        p->kept -= b->answer.length;
+        list_remove(&b->link);
+        free(b);
+}
+
 void port_free(struct port *p) {
         for (struct share *s = p->shares, *next; s; s = next) {
                 next = s->next;
@@ -156,7 +164,7 @@ void port_free(struct port *p) {
                 free(s);
         }
         list_for_each_safe (&p->backlog, it, next)
-                free(container_of(it, struct backlog, link));
+                drop_backlog(p, container_of(it, struct backlog, link));
         list_for_each_safe (&p->pending, it, next)
                 drop_pending(p, container_of(it, struct pending, link));
         event_del(&p->bell);
@@ -255,12 +263,29 @@ static bool put(struct port *p, const struct lane_answer *answer) {
         return true;
 }
 
+/* Its worker does not read, and all the host's memory for such replies is used up: he is told so, which needs no room. */
+static void give_up_reply(struct port *p, uint64_t tag) {
+        static const char text[] = "nobody reads the replies in this lane, and reply_budget is used up";
+        put(p, &(struct lane_answer){.tag = tag,
+                                     .outcome = LESSOR_E_LIMIT,
+                                     .flags = LANE_MAY_HAVE_RUN,
+                                     .data = text,
+                                     .length = sizeof(text) - 1});
+}
+
 static void keep(struct port *p, const struct lane_answer *answer) {
-        struct backlog *b = malloc(sizeof(*b) + answer->length);
+        struct backlog *b;
+        if (!reply_budget_take(p->lanes->budget, p->kept, answer->length)) {
+                give_up_reply(p, answer->tag);
+                return;
+        }
+        b = malloc(sizeof(*b) + answer->length);
         if (!b) {
+                reply_budget_give(p->lanes->budget, answer->length);
                 violated(p, "the broker is out of memory");
                 return;
         }
+        p->kept += answer->length;
         b->answer = *answer;
         b->answer.data = b->data;
         if (answer->length > 0)
@@ -282,8 +307,7 @@ static void clear_backlog(struct port *p) {
                 struct backlog *b = container_of(it, struct backlog, link);
                 if (p->bad || !put(p, &b->answer))
                         return;
-                list_remove(&b->link);
-                free(b);
+                drop_backlog(p, b);
         }
 }
 

@@ -43,7 +43,7 @@ X(fd_cache, COUNT, 0, 64, "20", "descriptors", NULL, LIVE,
 X(lane_size, SIZE, CONFIG_KIB(4), CONFIG_MIB(16), "64KiB", "bytes", NULL, RESTART,
   "memory for the commands, and as much for the replies, of one worker thread's lane")
 X(reply_budget, SIZE, 0, CONFIG_MIB(1048576), "64MiB", "bytes", NULL, LIVE,
-  "memory on the whole host for replies too large for their lane")
+  "memory on the whole host for replies that are too large for their lane, or that nobody reads")
 #undef X
 #undef CONFIG_BROKER_KEY
 #endif

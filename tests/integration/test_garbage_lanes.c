@@ -303,6 +303,80 @@ TEST_WITH(garbage_lanes, who_never_reads_his_replies_harms_nobody_and_finds_them
         host_end(&h);
 }
 
+/* What the broker has allocated, in KiB: its lanes' shared memory is counted elsewhere. */
+static long broker_heap(const struct broker *b) {
+        char path[64], line[128];
+        long kib = -1;
+        snprintf(path, sizeof(path), "/proc/%d/status", (int)b->pid);
+        FILE *f = fopen(path, "re");
+        while (f && fgets(line, sizeof(line), f))
+                sscanf(line, "RssAnon: %ld", &kib);
+        if (f)
+                fclose(f);
+        check(kib > 0);
+        return kib;
+}
+
+/* How many of the replies that were asked for came; of the others it is said that they did not. */
+static unsigned reap_all(struct lanes *l, unsigned n, size_t size) {
+        struct lane_answer answer;
+        unsigned whole = 0;
+        for (unsigned i = 0; i < n; i++) {
+                check_msg(lanes_reap(l, &answer), "reply %u of %u", i, n);
+                if (answer.outcome == 0)
+                        check(answer.length > size && ++whole);
+                else
+                        check(answer.outcome == LESSOR_E_LIMIT && answer.flags & LANE_MAY_HAVE_RUN);
+                if (lane_release(&l->worker))
+                        lanes_ring(l);
+        }
+        return whole;
+}
+
+/* Each has 7 MiB of replies under way of which hardly any fit into his lane: together 55 MiB, where 4 are allowed. */
+TEST_WITH(garbage_lanes, those_who_never_read_have_one_budget_together, .timeout = 120) {
+        enum { HOARDERS = 8, CALLS = 120, SIZE = 60000, BUDGET_KIB = 4096, SLACK_KIB = 4096 };
+        static char value[SIZE + 1];
+        struct lanes hoarders[HOARDERS], neighbour;
+        unsigned whole = 0;
+        struct host h;
+        redis_start(&h.redis, NULL);
+        broker_start(&h.broker,
+                     "reply_budget: %dKiB\ndatabases: {main: {%s, max_connections: 8, socket_timeout: 50s}}\n",
+                     BUDGET_KIB, redis_address(&h.redis));
+        memset(value, 'v', SIZE);
+        redis_say(&h.redis, "SET large %s", value);
+        attach(&neighbour, &h);
+        check_served(&neighbour, 50);
+        for (unsigned i = 0; i < HOARDERS; i++)
+                attach(&hoarders[i], &h);
+        uint64_t before = broker_figures_now(&h.broker, "main").lane_calls;
+        redis_pause(&h.redis); /* all of it is to be under way before anything comes back */
+        for (unsigned i = 0; i < HOARDERS; i++)
+                for (unsigned k = 0; k < CALLS; k++)
+                        check_eq(lanes_say(&hoarders[i], k + 1, "GET large"), LANE_SUBMIT_DONE);
+        check_figure_soon(&h.broker, "main", lane_calls, before + HOARDERS * CALLS, WAIT_MS);
+        long heap = broker_heap(&h.broker);
+        redis_resume(&h.redis);
+        check_served(&neighbour, 50); /* behind all of them */
+        long grown = broker_heap(&h.broker) - heap;
+        check_msg(grown < BUDGET_KIB + SLACK_KIB, "%ld KiB, of which %d are allowed", grown, BUDGET_KIB);
+        for (unsigned i = 0; i < HOARDERS / 2; i++)
+                whole += reap_all(&hoarders[i], CALLS, SIZE);
+        check_msg(whole >= HOARDERS / 2, "%u", whole);
+        for (unsigned i = 0; i < HOARDERS; i++) /* half of them with everything still unread */
+                lanes_detach(&hoarders[i]);
+        check_soon(broker_sessions(&h.broker) == 1, WAIT_MS);
+        attach(&hoarders[0], &h); /* and there is room again */
+        for (unsigned k = 0; k < 20; k++)
+                check_eq(lanes_say(&hoarders[0], k + 1, "GET large"), LANE_SUBMIT_DONE);
+        check_served(&neighbour, 50);
+        check_eq(reap_all(&hoarders[0], 20, SIZE), 20);
+        lanes_detach(&hoarders[0]);
+        lanes_detach(&neighbour);
+        host_end(&h);
+}
+
 /* ---- killed in mid-traffic ---------------------------------------------------------------------------------------------- */
 
 struct scene {
