@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A whole session, fed with messages and fds: the broker's own session, peer, database and upstream code on one loop,
- * against a Redis that only knows the handshake. The input is a program of steps, so that the fuzzer reaches states
- * (granted, queued, returned) as well as malformed packets. After each input nothing may be left: no lease, no waiter, no
- * session, and the same number of fds as before.
+ * A whole session, fed with messages and fds, and with a lane: the broker's own session, peer, port, pipeline, database and
+ * upstream code on one loop, against a Redis that answers as its commands say. The input is a program of steps, so that the
+ * fuzzer reaches states (granted, queued, returned, submitted) as well as malformed packets. After each input nothing may be left: no
+ * lease, no waiter, no session, no lane, no memory for replies, and the same number of fds as before.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -19,11 +19,14 @@
 
 #include "base/cleanup.h"
 #include "base/fdpass.h"
+#include "base/lane.h"
+#include "base/resp.h"
 #include "broker.h"
 #include "log.h"
 #include "session.h"
 
 #define DATABASES 2U
+#define LANE_SIZE 4096U
 
 static struct directory directory;
 static struct control_page page;
@@ -33,20 +36,85 @@ static struct database *databases[DATABASES];
 static struct config_database configs[DATABASES];
 static char socket_path[64];
 static struct event *listener;
+static struct reply_budget budget = {.limit = 64 * 1024};
 
-/* ---- a Redis that only knows the handshake ---------------------------------------------------------------------- */
+/* ---- a Redis ------------------------------------------------------------------------------------------------------- */
 
 struct fake {
         struct event *event;
+        char buffer[16384]; /* requests, the last of them not whole yet */
+        size_t size;
 };
+
+static bool fake_send(int fd, const char *data, size_t size) {
+        return send(fd, data, size, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)size;
+}
+
+static bool fake_say(int fd, const char *text) { return fake_send(fd, text, strlen(text)); }
+
+/* A bulk string: some fit into a lane, some do not, some not even into the budget. */
+static bool fake_say_bulk(int fd, size_t size) {
+        static char reply[128 * 1024];
+        int n = snprintf(reply, sizeof(reply), "$%zu\r\n", size);
+        memset(reply + n, 'x', size);
+        memcpy(reply + (size_t)n + size, "\r\n", 2);
+        return fake_send(fd, reply, (size_t)n + size + 2);
+}
+
+/* ECHO's argument says how it is answered. False: not at all, the connection ends. */
+static bool fake_echo(int fd, char how) {
+        switch (how) {
+        case 'e':
+                return fake_say(fd, "-ERR no\r\n");
+        case 'm':
+                return fake_say(fd, "-READONLY no\r\n");
+        case 'a':
+                return fake_say(fd, "*2\r\n$-1\r\n*1\r\n:5\r\n");
+        case 's': /* silence, and whatever follows is out of step */
+                return true;
+        case 't': /* one too many */
+                return fake_say(fd, "+A\r\n+B\r\n");
+        case 'g':
+                return fake_say(fd, "garbage\r\n");
+        case 'c':
+                return false;
+        default:
+                return fake_say_bulk(fd, how >= '0' && how <= '9' ? (size_t)100 << (how - '0') : 1);
+        }
+}
+
+static bool fake_answer(int fd, const struct resp_request *r) {
+        if (r->name_len == 4 && memcmp(r->name, "PING", 4) == 0)
+                return fake_say(fd, "+PONG\r\n");
+        if (r->name_len == 6 && memcmp(r->name, "CLIENT", 6) == 0)
+                return r->sub_len == 2 ? fake_say(fd, ":7\r\n") : fake_say(fd, "+OK\r\n");
+        if (r->name_len == 4 && memcmp(r->name, "ECHO", 4) == 0)
+                return fake_echo(fd, r->sub_len > 0 ? r->sub[0] : '0');
+        if (r->name_len == 7 && memcmp(r->name, "COMMAND", 7) == 0)
+                return fake_say(fd, "*0\r\n");
+        return r->name_len == 5 || fake_say(fd, "+OK\r\n"); /* RESET is not answered */
+}
+
+static bool fake_answer_all(int fd, struct fake *fake) {
+        struct resp_request r;
+        size_t n, used = 0;
+        bool good = true;
+        while (good && (n = resp_command_size(fake->buffer + used, fake->size - used)) > 0) {
+                good = resp_request_read(fake->buffer + used, n, &r) && fake_answer(fd, &r);
+                used += n;
+        }
+        memmove(fake->buffer, fake->buffer + used, fake->size - used);
+        fake->size -= used;
+        return good;
+}
 
 static void on_fake_readable(evutil_socket_t fd, short what, void *userdata) {
         struct fake *fake = userdata;
-        char buffer[1024];
-        ssize_t n = recv(fd, buffer, sizeof(buffer), MSG_DONTWAIT);
-        if (n > 0 && memmem(buffer, (size_t)n, "PING", 4))
-                (void)send(fd, "+OK\r\n:7\r\n+PONG\r\n", 16, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (n > 0 || (n < 0 && errno == EAGAIN))
+        ssize_t n = recv(fd, fake->buffer + fake->size, sizeof(fake->buffer) - fake->size, MSG_DONTWAIT);
+        if (n < 0 && errno == EAGAIN)
+                return;
+        fake->size += n > 0 ? (size_t)n : 0;
+        if (n > 0 && fake_answer_all(fd, fake))
                 return;
         event_free(fake->event);
         close(fd);
@@ -91,7 +159,9 @@ static void make_database(struct directory_names *names, unsigned i) {
                                            .index = i,
                                            .generation = 1,
                                            .loop = &set.loop,
-                                           .ops = &session_database_ops};
+                                           .ops = &session_database_ops,
+                                           .page = &page,
+                                           .lanes = &set.lanes};
         struct control_entry entry = {.name = c->name, .max_connections = 2};
         snprintf(c->name, sizeof(c->name), "db%u", i);
         c->unix_socket = socket_path;
@@ -102,11 +172,27 @@ static void make_database(struct directory_names *names, unsigned i) {
         c->socket_connect_timeout_ns = 1000000000;
         c->retry_base_ns = c->retry_max_ns = 1000000;
         c->retry_attempts = 5;
+        c->breaker_failures = 1000000;
+        c->socket_timeout_ns = 2000000;
+        c->path = i == 0 ? CONFIG_ROUTE_LANE : CONFIG_ROUTE_AUTO;
         c->allow.everyone = i == 0;
         if (database_new(&options, &databases[i]) < 0)
                 abort();
         names->databases[i] = databases[i];
         control_page_set(&page, i, &entry);
+}
+
+static void make_lanes(void) {
+        struct lanes_options options = {.loop = &set.loop,
+                                        .size = LANE_SIZE,
+                                        .directory = &directory,
+                                        .ops = &session_lanes_ops,
+                                        .budget = &budget,
+                                        .bell = &page.map->bells[0]};
+        if (lanes_init(&set.lanes, &options) < 0)
+                abort();
+        host.threads = &set;
+        host.n_threads = 1;
 }
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
@@ -125,6 +211,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
                                      .instance = 1,
                                      .max_sessions = 2};
         users_init(&host.users);
+        make_lanes();
         start_fake();
         names->n = DATABASES;
         for (unsigned i = 0; i < DATABASES; i++)
@@ -134,8 +221,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) {
 }
 
 static void turn(unsigned n) {
-        while (n--)
+        while (n--) {
+                if (!lanes_turn(&set.lanes))
+                        (void)lanes_may_sleep(&set.lanes);
                 event_base_loop(set.loop.base, EVLOOP_NONBLOCK);
+                lanes_awake(&set.lanes);
+        }
 }
 
 /* ---- the worker --------------------------------------------------------------------------------------------------- */
@@ -148,6 +239,10 @@ struct worker {
         unsigned n_grants;
         char *segment; /* NULL: none was granted, or none was looked for */
         size_t segment_size;
+        char *lane; /* NULL: there is none */
+        size_t lane_size;
+        int doorbell;
+        struct lane_worker rings; /* the lane's, as an honest worker's */
 };
 
 static uint8_t take(struct worker *w) {
@@ -167,7 +262,7 @@ static void attach(struct worker *w) {
         wire_init(&m, LESSOR_MSG_ATTACH, 1);
         m.attach.version_min = take(w) & 3;
         m.attach.version_max = m.attach.version_min | 1;
-        m.attach.features = take(w) & (LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS);
+        m.attach.features = take(w) & (LESSOR_FEATURE_SEGMENT | LESSOR_FEATURE_WORDS | LESSOR_FEATURE_LANES);
         send_message(w, &m, &pidfd, 1);
         close(pidfd);
 }
@@ -263,12 +358,106 @@ static void garbage(struct worker *w) {
         w->size -= n;
 }
 
-static void map_segment(struct worker *w, int fd, size_t size) {
-        w->segment = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (w->segment == MAP_FAILED)
+static char *map(int fd, size_t size) {
+        char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (memory == MAP_FAILED)
                 abort();
-        w->segment_size = size;
+        return memory;
 }
+
+/* ---- its lane ----------------------------------------------------------------------------------------------------- */
+
+static void open_lane(struct worker *w) {
+        union wire_message m;
+        wire_init(&m, LESSOR_MSG_LANE, take(w) | 1);
+        m.lane.thread = take(w) < 250 ? 0 : take(w);
+        send_message(w, &m, NULL, 0);
+}
+
+static void have_lane(struct worker *w, const struct lessor_msg_lane_opened *m, int memory, int doorbell) {
+        if (w->lane)
+                abort(); /* there is one to a session and thread */
+        w->lane_size = m->size;
+        w->lane = map(memory, w->lane_size);
+        w->doorbell = dup(doorbell);
+        if (!lane_worker_init(&w->rings, w->lane, w->lane_size))
+                abort();
+}
+
+static void ring(struct worker *w) {
+        uint64_t one = 1;
+        if (w->lane && write(w->doorbell, &one, sizeof(one)) < 0 && errno != EAGAIN)
+                abort();
+}
+
+/* A command that says how it wants to be answered; or one that may not go by lane; or bytes of the input. */
+static void submit(struct worker *w) {
+        static const char *const others[] = {"*1\r\n$5\r\nMULTI\r\n", "*2\r\n$6\r\nSELECT\r\n$1\r\n1\r\n",
+                                             "*1\r\n$4\r\nPING\r\n", "*1\r\n$4\r\nPIN"};
+        struct lane_request r = {.tag = take(w), .deadline_ns = UINT64_MAX};
+        uint8_t how = take(w), n = 1 + (take(w) & 15);
+        char text[64];
+        uint64_t position;
+        if (!w->lane)
+                return;
+        snprintf(text, sizeof(text), "*2\r\n$4\r\nECHO\r\n$1\r\n%c\r\n", "0123456789emastgc"[how % 17]);
+        if (how >= 240)
+                snprintf(text, sizeof(text), "%s", others[how & 3]);
+        if (how == 239)
+                r.deadline_ns = 1;
+        r.database = (how & 128) && how < 200 ? 1 : how == 238 ? take(w) : 0;
+        r.flags = how & 64 ? LANE_LINKED : 0;
+        r.length = (uint32_t)strlen(text);
+        for (; n > 0; n--, r.tag++)
+                if (lane_submit(&w->rings, &r, text, &position) != LANE_SUBMIT_DONE)
+                        break;
+        if (how % 5 == 0)
+                (void)lane_cancel(&w->rings, w->rings.next - 1);
+        ring(w);
+}
+
+/* What was said of it is nonsense by now, perhaps. */
+static void reap(struct worker *w) {
+        struct lane_answer answer;
+        for (unsigned n = take(w); n > 0 && w->lane && lane_reap(&w->rings, &answer) == LANE_REAP_DONE; n--)
+                if (lane_release(&w->rings))
+                        ring(w);
+}
+
+/* Header, entries, completions or bytes: garbage, or nearly right. */
+static void scribble_lane(struct worker *w) {
+        static const uint64_t values[] = {0, 1, 2, 3, 255, 256, UINT32_MAX, UINT64_MAX, UINT64_C(1) << 63};
+        size_t at = (take(w) | (size_t)take(w) << 8) * sizeof(uint32_t);
+        uint8_t how = take(w);
+        if (!w->lane || at + sizeof(uint64_t) > w->lane_size)
+                return;
+        uint32_t *word = (uint32_t *)(void *)(w->lane + at), value = __atomic_load_n(word, __ATOMIC_RELAXED);
+        value = how & 128 ? value + (how & 15) - 7 : (uint32_t)values[how % ARRAY_SIZE(values)];
+        __atomic_store_n(word, value, __ATOMIC_RELAXED);
+}
+
+static void lane_step(struct worker *w, uint8_t which) {
+        switch (which % 6) {
+        case 0:
+                open_lane(w);
+                break;
+        case 1:
+        case 2:
+                submit(w);
+                break;
+        case 3:
+                reap(w);
+                break;
+        case 4:
+                scribble_lane(w);
+                break;
+        default:
+                ring(w);
+                break;
+        }
+}
+
+/* ---- what it hears ------------------------------------------------------------------------------------------------ */
 
 /* What was granted at tickets, as if it had come by message. */
 static void look_at_tickets(struct worker *w) {
@@ -290,8 +479,12 @@ static void receive(struct worker *w) {
                         abort(); /* the broker never says what the protocol forbids */
                 if (m.header.type == LESSOR_MSG_GRANT)
                         w->grants[w->n_grants++ % 8] = m.grant;
-                if (m.header.type == LESSOR_MSG_ATTACHED && packet.n_fds == 2)
-                        map_segment(w, packet.fds[1], m.attached.segment_size);
+                if (m.header.type == LESSOR_MSG_ATTACHED && packet.n_fds == 2) {
+                        w->segment_size = m.attached.segment_size;
+                        w->segment = map(packet.fds[1], w->segment_size);
+                }
+                if (m.header.type == LESSOR_MSG_LANE_OPENED && packet.n_fds == 2)
+                        have_lane(w, &m.lane_opened, packet.fds[0], packet.fds[1]);
                 fdpass_close(&packet);
         }
         if (w->segment)
@@ -299,7 +492,12 @@ static void receive(struct worker *w) {
 }
 
 static void step(struct worker *w) {
-        switch (take(w) % 10) {
+        uint8_t which = take(w);
+        if (which >= 160) {
+                lane_step(w, which);
+                return;
+        }
+        switch (which % 10) {
         case 0:
                 attach(w);
                 break;
@@ -351,6 +549,10 @@ static void check_nothing_is_left(void) {
                 abort();
         if (!list_empty(&set.sessions) || !list_empty(&set.newcomers) || atomic_load(&host.attached))
                 abort();
+        if (!list_empty(&set.lanes.active) || !list_empty(&set.lanes.quiet) || !list_empty(&set.lanes.told))
+                abort();
+        if (atomic_load(&budget.used))
+                abort();
         for (unsigned i = 0; i < DATABASES; i++) {
                 database_snapshot(databases[i], &record, connections);
                 if (record.in_use_connections || record.waiting || record.open_connections > 2)
@@ -374,7 +576,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         int pair[2];
         if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
                 abort();
-        struct worker w = {.fd = pair[1], .data = data, .size = size};
+        struct worker w = {.fd = pair[1], .data = data, .size = size, .doorbell = -1};
         session_accept(&set, pair[0]);
         while (w.size)
                 step(&w);
@@ -383,6 +585,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         close(w.fd);
         if (w.segment)
                 munmap(w.segment, w.segment_size);
+        if (w.lane)
+                munmap(w.lane, w.lane_size);
+        fd_close(w.doorbell);
         for (unsigned i = 0; i < 1000 && !(list_empty(&set.sessions) && list_empty(&set.newcomers)); i++)
                 turn(1);
         turn(3);
