@@ -360,55 +360,65 @@ static int call_once(unsigned index, void *arg) {
         return 0;
 }
 
-/* A call that Redis has got, but not answered. */
-static void call_unanswered(struct host *h, struct one_call *c, struct workers *w) {
-        uint64_t before = lane_calls(h);
-        c->socket = h->broker.socket;
-        redis_pause(&h->redis);
-        workers_start(w, 1, call_once, c);
-        check_soon(broker_figures(&h->broker, "main").lane_calls > before, WAIT_MS);
+/* Something dies while one worker's call is at Redis, who has got it, and does not answer. */
+struct outage {
+        struct host h;
+        struct one_call *call;
+        struct workers caller;
+        lessor *l;
+        lessor_db *db; /* of another one, who is served before and after */
+};
+
+static void outage_begin(struct outage *o, const char *keys) {
+        host_start(&o->h, keys);
+        o->l = client_open(&o->h.broker);
+        o->db = client_database(o->l, NULL);
+        echo(o->db, "before", 0);
+        uint64_t before = lane_calls(&o->h);
+        o->call = shared_memory(sizeof(*o->call));
+        o->call->socket = o->h.broker.socket;
+        redis_pause(&o->h.redis);
+        workers_start(&o->caller, 1, call_once, o->call);
+        check_soon(broker_figures(&o->h.broker, "main").lane_calls > before, WAIT_MS);
+}
+
+static void check_told(struct outage *o) {
+        check_eq(workers_wait(&o->caller, WAIT_MS), 1);
+        check(o->call->may_have_run);
+}
+
+static void check_served_again(struct outage *o) {
+        check_soon(lessor_command(o->db, &(lessor_error){0}, "PING"), WAIT_MS);
+        echo(o->db, "after", 0);
+        check(lane_calls(&o->h) > 0);
+        lessor_close(o->l);
 }
 
 TEST(lanes, a_call_under_way_when_redis_dies_may_have_run_and_the_next_ones_are_served_when_it_is_back) {
-        struct one_call *c = shared_memory(sizeof(*c));
-        struct workers w;
-        struct host h;
-        host_start(&h, "path: lane, socket_timeout: 60s, retry_base: 50ms, retry_max: 100ms, wait_timeout: 30s");
-        lessor *l = client_open(&h.broker);
-        lessor_db *db = client_database(l, NULL);
-        echo(db, "before", 0);
-        call_unanswered(&h, c, &w);
-        redis_kill(&h.redis);
-        check_eq(workers_wait(&w, WAIT_MS), 1);
-        check(c->may_have_run);
-        redis_restart(&h.redis);
-        check_soon(lessor_command(db, &(lessor_error){0}, "PING"), WAIT_MS);
-        echo(db, "after", 0);
-        lessor_close(l);
-        host_end(&h);
+        struct outage o;
+        outage_begin(&o, "path: lane, socket_timeout: 60s, retry_base: 50ms, retry_max: 100ms, wait_timeout: 30s");
+        redis_kill(&o.h.redis);
+        check_told(&o);
+        redis_restart(&o.h.redis);
+        check_served_again(&o);
+        host_end(&o.h);
+}
+
+static void end_without_books(struct host *h) {
+        broker_stop(&h->broker);
+        broker_free(&h->broker);
+        redis_stop(&h->redis);
 }
 
 TEST(lanes, a_call_under_way_when_the_broker_dies_may_have_run_and_the_next_broker_serves_the_next) {
-        struct one_call *c = shared_memory(sizeof(*c));
-        struct workers w;
-        struct host h;
-        host_start(&h, "path: lane, socket_timeout: 60s");
-        lessor *l = client_open(&h.broker);
-        lessor_db *db = client_database(l, NULL);
-        echo(db, "before", 0);
-        call_unanswered(&h, c, &w);
-        broker_kill(&h.broker);
-        check_eq(workers_wait(&w, WAIT_MS), 1);
-        check(c->may_have_run);
-        redis_resume(&h.redis);
-        broker_relaunch(&h.broker);
-        check_soon(lessor_command(db, &(lessor_error){0}, "PING"), WAIT_MS);
-        echo(db, "after", 0);
-        check(lane_calls(&h) > 0);
-        lessor_close(l);
-        broker_stop(&h.broker);
-        broker_free(&h.broker);
-        redis_stop(&h.redis);
+        struct outage o;
+        outage_begin(&o, "path: lane, socket_timeout: 60s");
+        broker_kill(&o.h.broker);
+        check_told(&o);
+        redis_resume(&o.h.redis);
+        broker_relaunch(&o.h.broker);
+        check_served_again(&o);
+        end_without_books(&o.h);
 }
 
 TEST(lanes, while_the_breaker_is_open_nothing_is_sent_and_nobody_waits) {
@@ -425,7 +435,5 @@ TEST(lanes, while_the_breaker_is_open_nothing_is_sent_and_nobody_waits) {
         check_eq(e.code, LESSOR_E_BREAKER_OPEN);
         check(!e.may_have_run && now_ms() - began < 3000 * PROCESS_SLOW);
         lessor_close(l);
-        broker_stop(&h.broker);
-        broker_free(&h.broker);
-        redis_stop(&h.redis);
+        end_without_books(&h);
 }

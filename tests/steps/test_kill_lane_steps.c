@@ -1,16 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A worker is killed at every step of a call's way through his lane, while others call by theirs: they get their own
- * replies, and nothing of his is left. liblessor is built for this test with its steps (libclient/step.h).
+ * replies, and nothing of his is left.
  */
-#include <signal.h>
-#include <stdatomic.h>
+#include "steps/kill.h"
 
-#include "support/check.h"
-#include "support/host.h"
-#include "support/process.h"
-
-enum { WAIT_MS = 30000, OTHERS = 3, LARGE = 20000 };
+enum { OTHERS = 3, LARGE = 20000 };
 
 static const char *const steps[] = {"lane entry written", "lane entry published", "lane about to sleep",
                                     "lane completion seen", "lane completion released"};
@@ -21,23 +16,6 @@ struct scene {
         _Atomic bool end;
         _Atomic uint64_t served;
 };
-
-/* In the one to be killed: at which step, and after how many times of coming past it. */
-static const char *fatal_step;
-static unsigned fatal_after;
-
-void lessor_step(const char *name);
-void lessor_step(const char *name) {
-        if (fatal_step && strcmp(name, fatal_step) == 0 && fatal_after-- == 0)
-                kill(getpid(), SIGKILL);
-}
-
-static lessor_db *open_in_child(const char *socket, lessor **ret) {
-        lessor_error e = {0};
-        lessor_db *db;
-        child_check(lessor_open(socket, ret) == 0 && wait_until(lessor_database(*ret, NULL, &db, &e) == 0, WAIT_MS));
-        return db;
-}
 
 static void echo(lessor_db *db, unsigned i, size_t size) {
         char text[LARGE + 1];
@@ -75,15 +53,8 @@ static int die_at(unsigned index, void *arg) {
 }
 
 static void kill_at(struct scene *s, const char *step, unsigned after) {
-        struct workers victim;
-        uint64_t served;
-        fatal_step = step;
-        fatal_after = after;
-        workers_start(&victim, 1, die_at, s);
-        fatal_step = NULL;
-        int status = program_wait(victim.pid[0], WAIT_MS);
-        check_msg(status == 128 + SIGKILL, "never came to `%s` (%u), or otherwise: status %d", step, after, status);
-        served = s->served;
+        check_killed_at(step, after, die_at, s);
+        uint64_t served = s->served;
         check_soon(s->served > served + 10 * OTHERS, WAIT_MS);
 }
 

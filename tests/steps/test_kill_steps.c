@@ -1,16 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A worker is killed at every step on a lease's way: whichever it was, nothing is lost. liblessor is built for this test
- * with its steps (libclient/step.h), and says where it is by lessor_step().
- */
-#include <signal.h>
-#include <stdatomic.h>
+/* A worker is killed at every step on a lease's way: whichever it was, nothing is lost. */
+#include "steps/kill.h"
 
-#include "support/check.h"
-#include "support/host.h"
-#include "support/process.h"
-
-enum { WAIT_MS = 30000, CAP = 2, BIG = 8 * 1024 * 1024 };
+enum { CAP = 2, BIG = 8 * 1024 * 1024 };
 
 static const char *const steps[] = {
         "ATTACH sent",   "lease asked", "granted, not accepted", "granted at the ticket", "accepted",
@@ -25,23 +17,6 @@ struct scene {
         struct stage ready;
         _Atomic bool end;
 };
-
-/* In the one to be killed: at which step, and after how many times of coming past it. */
-static const char *fatal_step;
-static unsigned fatal_after;
-
-void lessor_step(const char *name);
-void lessor_step(const char *name) {
-        if (fatal_step && strcmp(name, fatal_step) == 0 && fatal_after-- == 0)
-                kill(getpid(), SIGKILL);
-}
-
-static lessor_db *open_in_child(const char *socket, lessor **ret) {
-        lessor_error e = {0};
-        lessor_db *db;
-        child_check(lessor_open(socket, ret) == 0 && lessor_database(*ret, NULL, &db, &e) == 0);
-        return db;
-}
 
 static void use(lessor_lease *lease, unsigned i) {
         lessor_error e = {0};
@@ -127,17 +102,12 @@ static uint64_t check_nothing_is_lost(struct host *h, const char *step, unsigned
 }
 
 static uint64_t kill_at(struct host *h, struct scene *s, const char *step, unsigned after) {
-        struct workers victim, others;
+        struct workers others;
         s->end = false;
         atomic_store(&s->ready.count, 0);
         workers_start(&others, 1, compete, s);
         check(stage_reached(&s->ready, 1, WAIT_MS));
-        fatal_step = step;
-        fatal_after = after;
-        workers_start(&victim, 1, die_at, s);
-        fatal_step = NULL;
-        int status = program_wait(victim.pid[0], WAIT_MS);
-        check_msg(status == 128 + SIGKILL, "never came to `%s` (%u), or otherwise: status %d", step, after, status);
+        check_killed_at(step, after, die_at, s);
         atomic_store(&s->end, true);
         check_eq(workers_wait(&others, WAIT_MS), 1);
         return check_nothing_is_lost(h, step, after);
