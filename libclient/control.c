@@ -40,6 +40,15 @@ const char *shared_map(int fd, uint64_t size, int protection, void **ret) {
         return NULL;
 }
 
+void shared_fade(const void *map, size_t size, int protection) {
+        const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+        void *at = (void *)(uintptr_t)map;
+
+        if (at && mmap(at, size, protection, flags, -1, 0) == at)
+                madvise(at, size, MADV_DONTFORK);
+}
+
 /* How many entries of `stride` fit from `offset` on. */
 static uint64_t table_room(uint64_t size, uint64_t offset, uint64_t stride) {
         return offset > size ? 0 : (size - offset) / stride;
