@@ -12,8 +12,8 @@
 #include "base/clock.h"
 #include "client.h"
 #include "error.h"
+#include "inbox.h"
 #include "lane.h"
-#include "queue.h"
 #include "session.h"
 
 #define RETRY_NS (10 * NS_PER_S) /* before a lane that was refused is asked for again, at least */
@@ -217,7 +217,7 @@ const char *lanes_woken(struct session *s, const struct lessor_msg_lane_wake *m)
         lane_enter(l);
         if (!l->leader && !l->over) {
                 lane_awake(&l->worker); /* once is enough: the broker would say so of each completion */
-                queues_told(l);
+                inboxes_told(l);
         }
         pthread_mutex_unlock(&l->lock);
         return NULL;
