@@ -117,6 +117,8 @@ struct lane_client *lane_find(struct session *s, uint32_t thread);
  */
 int lane_get(struct session *s, uint32_t thread, uint64_t deadline, bool wait, struct lane_client **ret,
              lessor_error *error);
+/* Likewise, without waiting. -EINPROGRESS: it is being opened, the session's watches will be told. */
+int lane_get_now(struct session *s, uint32_t thread, struct lane_client **ret, lessor_error *error);
 
 /* The session's lock is held for what follows. Messages; NULL, or what is wrong. The fds are taken; -1: lost on the way. */
 const char *lanes_opened(struct session *s, const struct lessor_msg_lane_opened *m, int memory, int doorbell);

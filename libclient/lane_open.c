@@ -91,6 +91,27 @@ int lane_get(struct session *s, uint32_t thread, uint64_t deadline, bool wait, s
         return lane_await_opening(s, thread, deadline, ret, error);
 }
 
+int lane_get_now(struct session *s, uint32_t thread, struct lane_client **ret, lessor_error *error) {
+        struct lane_client *l = lane_find(s, thread);
+        uint64_t request = 0;
+        union wire_message m;
+        int r;
+
+        if (l) {
+                *ret = l;
+                return 0;
+        }
+        if (thread >= LESSOR_THREADS_MAX)
+                return error_set(error, LESSOR_E_NEEDS_LEASE, "there are no lanes to thread %u", thread);
+        r = lane_ask(s, &s->lanes[thread], clock_now(), &request, error);
+        if (r == 0) {
+                wire_init(&m, LESSOR_MSG_LANE, request);
+                m.lane.thread = thread;
+                session_post_later(s, &m);
+        }
+        return r == 0 || r == -EALREADY ? -EINPROGRESS : r;
+}
+
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
 
 static struct lane_client *lane_free(struct lane_client *l) {
