@@ -14,11 +14,15 @@
 #include <string.h>
 
 #ifdef LESSOR_HIREDIS_USERFD
+static const redisReadTask *first_task(const redisReader *reader) { return reader->task[0]; }
+
 static redisAsyncContext *adopt_new(int fd) {
         redisOptions options = {.type = REDIS_CONN_USERFD, .endpoint.fd = fd};
         return redisAsyncConnectWithOptions(&options);
 }
 #else
+static const redisReadTask *first_task(const redisReader *reader) { return &reader->rstack[0]; }
+
 static redisAsyncContext *adopt_new(int fd) {
         redisAsyncContext *ac = redisAsyncConnectUnix("/"); /* no socket, and never one */
 
@@ -59,6 +63,12 @@ int adopt_fd(int fd, redisAsyncContext **ret) {
         ac->c.flags |= REDIS_CONNECTED;
         *ret = ac;
         return 0;
+}
+
+/* hiredis begins a next reply when it looks for one, before there is anything of it. */
+bool adopt_reader_is_empty(const redisReader *reader) {
+        return reader->pos == reader->len &&
+               (reader->ridx == -1 || (reader->ridx == 0 && first_task(reader)->type < 0));
 }
 
 bool adopt_silence(redisAsyncContext *ac) {

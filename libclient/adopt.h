@@ -14,5 +14,8 @@ int adopt_fd(int fd, redisAsyncContext **ret);
 /* hiredis frees the context without closing the fd. */
 static inline void adopt_forget_fd(redisAsyncContext *ac) { ac->c.fd = -1; }
 
+/* Not a byte was read that did not belong to a reply that is over. */
+bool adopt_reader_is_empty(const redisReader *reader);
+
 /* Of a context whose callbacks nobody wants to hear of: they are not called when it is freed. False: some cannot be reached. */
 bool adopt_silence(redisAsyncContext *ac);

@@ -88,7 +88,7 @@ static bool context_is_even(const struct async_context *x) {
         const redisContext *c = &x->ac->c;
 
         return c->err == 0 && !x->uncounted && !x->ac->replies.head && sdslen(c->obuf) == 0 &&
-               c->reader->pos == c->reader->len && c->reader->ridx == -1;
+               adopt_reader_is_empty(c->reader);
 }
 
 /* ---- its end ------------------------------------------------------------------------------------------------------- */
@@ -106,7 +106,8 @@ static void context_leave(struct async_context *x) {
 /* What its connection has come to, as far as the lease's release needs to know. */
 static void context_judge(struct async_context *x) {
         struct lessor_lease *l = x->lease;
-        bool freeing = x->ac->c.flags & REDIS_FREEING; /* not by us: pending callbacks were called already, and told nobody */
+        bool freeing =
+                x->ac->c.flags & REDIS_FREEING; /* not by us: pending callbacks were called already, and told nobody */
         int err = x->ac->c.err;
 
         if (!x->released)

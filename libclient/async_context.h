@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /* A lease as a redisAsyncContext on somebody's event loop. */
-#include <hiredis/async.h>
+#include <lessor/async.h>
 
 #include "base/list.h"
 #include "lease.h"

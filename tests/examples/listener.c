@@ -26,7 +26,8 @@ static void again(evutil_socket_t fd, short what, void *db) {
 }
 
 static void later(lessor_async_db *db, int ms) {
-        event_base_once(base, -1, EV_TIMEOUT, again, db, &(struct timeval){.tv_usec = (ms > 0 ? ms % 1000 : 100) * 1000});
+        event_base_once(base, -1, EV_TIMEOUT, again, db,
+                        &(struct timeval){.tv_usec = (ms > 0 ? ms % 1000 : 100) * 1000});
 }
 
 static void counted(lessor_async_db *db, redisReply *reply, const lessor_error *error, void *data) {
