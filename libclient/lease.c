@@ -34,12 +34,12 @@ void lease_say_where(const char *database, const char *socket, lessor_error *err
 }
 
 bool lease_clean(const struct lessor_lease *l) {
-        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_clean(&l->trail);
+        return !l->broken && !l->context && !l->raw && stream_even(&l->stream) && command_trail_clean(&l->trail);
 }
 
 /* Raw use shows us neither its requests nor whether they went out whole: nothing can be said of it. */
 bool lease_resettable(const struct lessor_lease *l) {
-        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_resettable(&l->trail);
+        return !l->broken && !l->context && !l->raw && stream_even(&l->stream) && command_trail_resettable(&l->trail);
 }
 
 int lease_check(const struct lessor_lease *l, const char *function, lessor_error *error) {
@@ -210,8 +210,7 @@ static int lease_look(const struct lessor_lease *l, struct exchange *x) {
         return n > 0 ? LESSOR_E_PROTOCOL : LESSOR_E_CONNECTION;
 }
 
-int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error) {
-        uint32_t errors;
+int lease_exchange_begin(struct lessor_lease *l, struct exchange *x) {
         int r;
 
         for (size_t i = 0; i < x->requests; i++) {
@@ -226,9 +225,13 @@ int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *err
         r = lease_look(l, x);
         l->touched = true;
         l->last_used = x->now;
-        if (r == 0)
-                r = stream_exchange(&l->stream, x);
-        errors = lease_judge(l, x);
+        return r;
+}
+
+int lease_exchange_end(struct lessor_lease *l, struct exchange *x, int r, lessor_error *error) {
+        uint32_t errors = lease_judge(l, x);
+        bool first = !l->broken;
+
         lease_count(l, x, errors, r);
         /* A read that timed out has lost nothing: what came so far is still in the buffer. */
         if (r != 0 && !(r == LESSOR_E_REPLY_TIMEOUT && x->requests == 0))
@@ -236,10 +239,19 @@ int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *err
         if (r == 0 && x->written < x->size) /* answered before it was sent whole: the rest must never follow */
                 l->broken = LESSOR_E_PROTOCOL;
         if (r != 0) {
-                lease_report_failure(l, x, r);
+                if (first)
+                        lease_report_failure(l, x, r);
                 lease_say_failure(l, x, r, error);
         }
         return r;
+}
+
+int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error) {
+        int r = lease_exchange_begin(l, x);
+
+        if (r == 0)
+                r = stream_exchange(&l->stream, x);
+        return lease_exchange_end(l, x, r, error);
 }
 
 redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size, lessor_error *error) {

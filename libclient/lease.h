@@ -39,6 +39,7 @@ struct lessor_lease {
         uint32_t epoch;   /* the process it belongs to */
         atomic_bool busy; /* held by a thread */
         bool pinned;      /* it counts against max_pinned: given back, never parked */
+        bool raw;         /* others write and read on it: beyond all proof */
         bool touched;     /* used since it was taken: only then is there anything to prove, or to restore */
 
         struct warm_set *set;
@@ -84,6 +85,12 @@ int lease_check(const struct lessor_lease *l, const char *function, lessor_error
  * reports, the error's text. x->replies are the caller's even after an error.
  */
 int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error);
+/*
+ * Its two halves, for who does not wait between them: one or several exchanges under way, one behind the other. begin: 0, or
+ * what to end it with: it is not to be sent. Of several that end for one reason the first is the one that is reported.
+ */
+int lease_exchange_begin(struct lessor_lease *l, struct exchange *x);
+int lease_exchange_end(struct lessor_lease *l, struct exchange *x, int result, lessor_error *error);
 /* One formatted command, one reply; NULL: see *error. */
 redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size, lessor_error *error);
 /*

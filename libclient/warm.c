@@ -346,7 +346,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->unknown = false;
         l->grant = *g;
         l->broken = 0;
-        l->touched = l->pinned = false;
+        l->touched = l->pinned = l->raw = false;
         l->last_used = 0;
         l->sampled = 0;
         l->socket_timeout_ns = timeout > 0 ? timeout : TIME_NEVER;
