@@ -71,23 +71,26 @@ static bool lease_harmless(const struct lessor_lease *l, const char *name, size_
         return control_says_harmless(&l->set->session->control, l->grant.database, name, len);
 }
 
-static void lease_trail(struct lessor_lease *l, const char *name, size_t len) {
+bool lease_trail(struct lessor_lease *l, const char *name, size_t len) {
         unsigned slot = len > 0 ? ((unsigned char)name[0] + (unsigned)len) % ARRAY_SIZE(l->harmless.recent) : 0;
         uint8_t known = l->harmless.recent[slot].len;
         char *room = l->harmless.recent[slot].name;
 
         if (known > 0 && known == len && memcmp(room, name, len) == 0)
-                return;
+                return true;
         if (!lease_harmless(l, name, len)) {
                 command_trail_add(&l->trail, name, len);
                 l->unknown = l->unknown || !command_known(name, len);
-        } else if (len <= sizeof(l->harmless.recent[slot].name)) {
+                return false;
+        }
+        if (len <= sizeof(l->harmless.recent[slot].name)) {
                 memcpy(room, name, len);
                 l->harmless.recent[slot].len = (uint8_t)len;
         }
+        return true;
 }
 
-static void lease_report(struct lessor_lease *l, enum lessor_report kind, int error) {
+void lease_report(struct lessor_lease *l, enum lessor_report kind, int error) {
         struct lessor_msg_report m = {
                 .database = l->grant.database,
                 .slot = l->grant.slot,
@@ -99,8 +102,7 @@ static void lease_report(struct lessor_lease *l, enum lessor_report kind, int er
         session_report(l->set->session, &m);
 }
 
-/* The kind of report that an error of Redis deserves: it concerns the server, not the command. 0: none. */
-static unsigned reply_report(const redisReply *reply) {
+unsigned lease_report_kind(const char *reply_error) {
         static const struct {
                 const char *prefix;
                 enum lessor_report kind;
@@ -110,7 +112,7 @@ static unsigned reply_report(const redisReply *reply) {
                      {"LOADING ", LESSOR_REPORT_LOADING}};
 
         for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-                if (strncmp(reply->str, kinds[i].prefix, strlen(kinds[i].prefix)) == 0)
+                if (strncmp(reply_error, kinds[i].prefix, strlen(kinds[i].prefix)) == 0)
                         return kinds[i].kind;
         return 0;
 }
@@ -127,7 +129,7 @@ static uint32_t lease_judge(struct lessor_lease *l, const struct exchange *x) {
                         continue;
                 errors++;
                 if (report == 0)
-                        report = reply_report(x->replies[i]);
+                        report = lease_report_kind(x->replies[i]->str);
                 if (i < x->requests) {
                         exchange_request(x, i, &name, &len);
                         if (!lease_harmless(l, name, len))

@@ -69,6 +69,11 @@ void lease_attach_later(struct lessor *client, uint64_t now);
 bool lease_clean(const struct lessor_lease *l); /* the clean proof */
 /* State is left at most, and RESET undoes it. */
 bool lease_resettable(const struct lessor_lease *l);
+/* A command goes out on it: what it may leave behind. True: nothing. */
+bool lease_trail(struct lessor_lease *l, const char *name, size_t len);
+void lease_report(struct lessor_lease *l, enum lessor_report kind, int error);
+/* The kind of report that an error of Redis deserves: it concerns the server, not the command. 0: none. */
+unsigned lease_report_kind(const char *reply_error);
 /* Puts in front of the text where it happened. */
 void lease_say_where(const char *database, const char *socket, lessor_error *error);
 
