@@ -41,12 +41,17 @@ const char *shared_map(int fd, uint64_t size, int protection, void **ret) {
 }
 
 void shared_fade(const void *map, size_t size, int protection) {
-        const int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void *at = (void *)(uintptr_t)map, *zeros;
 
-        void *at = (void *)(uintptr_t)map;
-
-        if (at && mmap(at, size, protection, flags, -1, 0) == at)
-                madvise(at, size, MADV_DONTFORK);
+        if (!at)
+                return;
+        zeros = mmap(NULL, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (zeros == MAP_FAILED)
+                return;
+        madvise(zeros, size, MADV_DONTFORK);
+        /* In one step: at no time is there nothing. (And not by mmap(), which sanitizers take for a write to what is there.) */
+        if (mremap(zeros, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
+                munmap(zeros, size);
 }
 
 /* How many entries of `stride` fit from `offset` on. */

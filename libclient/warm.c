@@ -375,7 +375,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->unknown = false;
         l->grant = *g;
         l->broken = 0;
-        l->touched = l->pinned = false;
+        l->touched = l->pinned = l->raw = false;
         atomic_store_explicit(&l->given, false, memory_order_relaxed);
         l->last_used = 0;
         l->sampled = 0;
