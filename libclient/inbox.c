@@ -76,6 +76,13 @@ void inbox_poke(struct inbox *b) {
         pthread_mutex_unlock(&b->lock);
 }
 
+void inbox_remind(struct inbox *b) {
+        pthread_mutex_lock(&b->lock);
+        b->armed = true;
+        inbox_ring(b);
+        pthread_mutex_unlock(&b->lock);
+}
+
 /* ---- its lanes ----------------------------------------------------------------------------------------------------- */
 
 static void lane_watch(struct inbox *b, struct inbox_lane *via) {

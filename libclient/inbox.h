@@ -38,6 +38,7 @@ struct inbox_lane {
         struct inbox *inbox;
         struct lane_way way;         /* with a reference to the session */
         bool watched;                /* the session's socket is in the epoll */
+        bool ring;                   /* the owner's: submitted to, and to be rung */
         unsigned calls;              /* not taken yet */
         struct lane_waiter *sleeper; /* the owner's thread, asleep in this lane. Lane lock */
 };
@@ -90,6 +91,8 @@ bool inbox_arm(struct inbox *b);
 void inbox_arm_lane(struct inbox_lane *via);
 /* From any thread: the owner is to look. */
 void inbox_poke(struct inbox *b);
+/* The owner himself leaves something for the next time. */
+void inbox_remind(struct inbox *b);
 
 /* Ends it by LESSOR_E_CANCELLED. False: it is done already. */
 bool inbox_cancel(struct inbox_call *c);
