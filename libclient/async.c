@@ -78,6 +78,17 @@ static int timer_open(lessor_async *a) {
         return epoll_ctl(guard_fd(a->inbox.epoll), EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
+/* From within the loop, but not from our turn: what the broker does not take at once needs one, even if nothing else does. */
+static void context_give(void *owner, struct lessor_lease *lease) {
+        lessor_async *a = owner;
+
+        async_give(a, lease);
+        if (a->turning)
+                return;
+        async_session_turn(a);
+        async_changed(a);
+}
+
 int lessor_async_new(lessor *client, lessor_async **ret) {
         NO_CANCEL;
         lessor_async *a;
@@ -96,7 +107,8 @@ int lessor_async_new(lessor *client, lessor_async **ret) {
         list_init(&a->asks);
         list_init(&a->answered);
         list_init(&a->told);
-        list_init(&a->contexts);
+        a->contexts = (struct async_contexts){.owner = a, .give = context_give};
+        list_init(&a->contexts.list);
         async_session_init(a);
         r = inbox_init(&a->inbox);
         if (r == 0)
@@ -118,10 +130,19 @@ static void async_dispose(lessor_async *a) {
         free(a);
 }
 
+static void asks_forget(struct list *asks) {
+        list_for_each_safe (asks, it, next) {
+                struct async_ask *ask = container_of(it, struct async_ask, link);
+                if (ask->own)
+                        acquire_forget(ask);
+        }
+}
+
 /* A child's: of its parent's nothing but the memory is ours. */
 static void async_forget(lessor_async *a) {
         calls_free(a);
-        async_leases_free(a);
+        asks_forget(&a->asks);
+        asks_forget(&a->answered);
         async_dispose(a);
 }
 
@@ -150,7 +171,7 @@ static void async_end(lessor_async *a) {
         calls_cancel(a, NULL, true); /* what came back as not sent */
         list_for_each (&a->dbs, it)
                 conn_end(container_of(it, lessor_async_db, link));
-        async_contexts_end(a);
+        async_contexts_forget(&a->contexts);
         calls_deliver(a, &budget);
         asks_end(a);
         async_session_end(a);
@@ -252,6 +273,8 @@ int lessor_async_set_adapter(lessor_async *a, const struct lessor_async_adapter 
         adapter_leave(a);
         if (adapter)
                 a->adapter = *adapter;
+        a->contexts.attach = a->adapter.attach;
+        a->contexts.attach_data = a->adapter.data;
         if (a->adapter.busy)
                 a->adapter.busy(a->adapter.data, a->busy);
         return 0;

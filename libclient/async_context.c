@@ -8,26 +8,27 @@
  * its way out of the parser. So there is a clean proof, as for the other leases: nothing is under way, no byte is left
  * over, and what was sent leaves nothing behind. Subscriptions are beyond it: their messages come unasked.
  */
+#include "async_context.h"
+
 #include <errno.h>
 #include <hiredis/sds.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 
 #include "adopt.h"
-#include "async_core.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/resp.h"
 #include "error.h"
 #include "fork.h"
-#include "lease.h"
 
 typedef __typeof__(((redisAsyncContext *)NULL)->ev) event_hooks;
 
 struct async_context {
-        struct list link;    /* of the lessor_async's */
-        lessor_async *async; /* NULL: it has ended, and this one goes on */
+        struct list link;
+        struct async_contexts *contexts; /* NULL: forgotten */
         redisAsyncContext *ac;
         struct lessor_lease *lease;
         event_hooks theirs; /* the adapter's; those in the context are ours */
@@ -125,34 +126,32 @@ static void context_judge(struct async_context *x) {
         l->last_used = clock_now();
 }
 
-/* What the broker does not take at once is sent from the loop, which may have had nothing to do. */
+/* In a child the owner may be gone, though nobody has said so. */
 static void context_give(struct async_context *x) {
-        lessor_async *a = x->async;
+        bool mine = x->lease->epoch == fork_epoch();
 
-        async_give(a, x->lease);
-        if (a && !a->turning) {
-                async_session_turn(a);
-                async_changed(a);
-        }
+        if (mine)
+                list_remove(&x->link);
+        if (mine && x->contexts)
+                x->contexts->give(x->contexts->owner, x->lease);
+        else
+                lease_give(x->lease);
+        free(x);
 }
 
 /* ev.cleanup: whatever has ended the context, this is said once. In a child the loop is the parent's. */
 static void context_end(void *data) {
         struct async_context *x = data;
+        struct lessor_lease *l = x->lease;
 
-        if (x->lease->epoch == fork_epoch()) {
+        if (l->epoch == fork_epoch()) {
                 if (x->theirs.cleanup)
                         x->theirs.cleanup(x->theirs.data);
                 context_judge(x);
-                guard_set_context(x->lease->guard, NULL, NULL);
-                context_leave(x);
-                list_remove(&x->link);
-                context_give(x);
-        } else {
-                context_leave(x);
-                lease_give(x->lease);
+                guard_set_context(l->guard, NULL, NULL);
         }
-        free(x);
+        context_leave(x);
+        context_give(x);
 }
 
 /* ---- its beginning ------------------------------------------------------------------------------------------------- */
@@ -198,6 +197,12 @@ static void context_enter(struct async_context *x) {
         reader->privdata = x;
 }
 
+/* A parked connection may have ended meanwhile, or say what nobody asked for. */
+static bool is_quiet(int fd) {
+        char byte;
+        return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR);
+}
+
 static redisAsyncContext *context_free(redisAsyncContext *ac) {
         if (ac) {
                 memset(&ac->ev, 0, sizeof(ac->ev)); /* of an adapter that has failed half-way */
@@ -207,12 +212,17 @@ static redisAsyncContext *context_free(redisAsyncContext *ac) {
         return NULL;
 }
 
-int async_context_new(lessor_async *a, struct lessor_lease *l, redisAsyncContext **ret, lessor_error *error) {
-        struct async_context *x = calloc(1, sizeof(*x));
+int async_context_new(struct async_contexts *contexts, struct lessor_lease *l, redisAsyncContext **ret,
+                      lessor_error *error) {
+        struct async_context *x;
         redisAsyncContext *ac = NULL;
-        int r = x ? adopt_fd(l->stream.fd, &ac) : -ENOMEM;
+        int r;
 
-        if (r == 0 && (!a->adapter.attach || a->adapter.attach(a->adapter.data, ac) != REDIS_OK))
+        if (!is_quiet(l->stream.fd))
+                return error_set(error, LESSOR_E_CONNECTION, "the connection has ended");
+        x = calloc(1, sizeof(*x));
+        r = x ? adopt_fd(l->stream.fd, &ac) : -ENOMEM;
+        if (r == 0 && contexts->attach(contexts->attach_data, ac) != REDIS_OK)
                 r = -EIO;
         if (r < 0) {
                 context_free(ac);
@@ -220,8 +230,8 @@ int async_context_new(lessor_async *a, struct lessor_lease *l, redisAsyncContext
                 return error_set(error, r, "%s",
                                  r == -EIO ? "the event loop did not take the connection" : lessor_outcome_text(r));
         }
-        *x = (struct async_context){.async = a, .ac = ac, .lease = l};
-        list_push_back(&a->contexts, &x->link);
+        *x = (struct async_context){.contexts = contexts, .ac = ac, .lease = l};
+        list_push_back(&contexts->list, &x->link);
         context_enter(x);
         l->touched = true;
         guard_set_context(l->guard, NULL, &ac->c);
@@ -232,9 +242,9 @@ int async_context_new(lessor_async *a, struct lessor_lease *l, redisAsyncContext
         return 0;
 }
 
-void async_contexts_end(lessor_async *a) {
-        list_for_each_safe (&a->contexts, it, next) {
-                container_of(it, struct async_context, link)->async = NULL;
+void async_contexts_forget(struct async_contexts *contexts) {
+        list_for_each_safe (&contexts->list, it, next) {
+                container_of(it, struct async_context, link)->contexts = NULL;
                 list_remove(it);
         }
 }

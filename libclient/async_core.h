@@ -7,9 +7,7 @@
  *      async_attach.c  its session: attached, watched, let go of
  *      async_call.c    commands and pipelines: which way each goes, by lane, what came of it
  *      async_conn.c    those that go by lease: one connection of each database, borrowed when need be
- *      async_ask.c     a lease asked for, and the answer
- *      async_lease.c   lessor_async_acquire(): the same for the caller, who gets a context
- *      async_context.c a lease as a redisAsyncContext, until it ends
+ *      async_ask.c     a lease asked for, and the answer; async_acquire.c: as a context (async_context.c)
  *
  * Nothing is called back but from the turn: whatever ends goes into a list first.
  */
@@ -18,6 +16,7 @@
 
 #include <lessor/async.h>
 
+#include "async_context.h"
 #include "base/list.h"
 #include "client.h"
 #include "inbox.h"
@@ -38,14 +37,14 @@ struct lessor_async {
         uint64_t timer_at; /* what it is set to; TIME_NEVER */
         uint64_t next_at;  /* a lower bound of when one of the calls or asks is to be looked at */
         struct lessor_async_adapter adapter;
-        bool busy; /* as the adapter was told */
+        struct async_contexts contexts; /* that are out */
+        bool busy;                      /* as the adapter was told */
 
         struct list dbs;      /* lessor_async_db */
         struct list finished; /* struct async_call: to be called back */
         struct list asks;     /* struct async_ask: to be sent to the broker, or sent */
         struct list answered; /* struct async_ask: to be called back */
         struct list told;     /* struct async_ask, by others. The inbox' lock */
-        struct list contexts; /* struct async_context: out */
         unsigned in_flight;   /* calls and asks of the caller's, not called back */
         size_t bytes;         /* of requests */
         unsigned in_lanes;    /* calls */
@@ -112,7 +111,8 @@ void asks_turn(lessor_async *a, uint64_t now); /* sends, and takes answers */
 void asks_expire(lessor_async *a, uint64_t now);
 void asks_deliver(lessor_async *a, unsigned *budget); /* calls back */
 unsigned asks_cancel(lessor_async *a, const void *data);
-void asks_end(lessor_async *a); /* the caller's own are called back, all others gone already */
+void acquire_forget(struct async_ask *ask); /* the caller's own, in a child (async_acquire.c) */
+void asks_end(lessor_async *a);             /* the caller's own are called back, all others gone already */
 
 /* ---- one database -------------------------------------------------------------------------------------------------- */
 
@@ -138,18 +138,6 @@ struct lessor_async_db {
         unsigned in_lane;    /* calls */
         struct async_conn conn;
 };
-
-void async_leases_free(lessor_async *a); /* of a child's parent (async_lease.c) */
-
-/* ---- contexts (async_context.c) -------------------------------------------------------------------------------------- */
-
-/*
- * 0: a context on the lease's connection, attached to the loop. It has the lease, and gives it back when it ends, whichever way.
- * Else the code of *error, and the lease is still the caller's.
- */
-int async_context_new(lessor_async *a, struct lessor_lease *l, redisAsyncContext **ret, lessor_error *error);
-/* lessor_async_free(): contexts that are out go on by themselves. */
-void async_contexts_end(lessor_async *a);
 
 static inline bool async_is_here(const lessor_async *a) { return a->epoch == fork_epoch(); }
 static inline void async_look_at(lessor_async *a, uint64_t at) { a->next_at = at < a->next_at ? at : a->next_at; }
