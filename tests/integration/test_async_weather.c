@@ -209,8 +209,8 @@ static void both_killed_under_load(const struct loop_kind *kind) {
                 check_moves(load);
                 redis_kill(&h.redis);
                 broker_kill(&h.broker);
-                broker_relaunch(&h.broker);
                 redis_restart(&h.redis);
+                broker_relaunch(&h.broker);
         }
         check_moves(load);
         load_stop(load);
@@ -237,7 +237,7 @@ static void free_in_callback(lessor_async_db *db, redisReply *reply, const lesso
 }
 
 static void freed_in_a_callback_everything_is_called_back_once(const struct loop_kind *kind) {
-        enum { COMMANDS = 1000 };
+        enum { COMMANDS = 10000 };
         struct loop loop;
         struct host h;
 
@@ -249,13 +249,15 @@ static void freed_in_a_callback_everything_is_called_back_once(const struct loop
                 loop_start(&loop, kind, l);
                 for (unsigned k = 0; k < COMMANDS; k++) {
                         check_eq(lessor_async_command(loop.db, free_in_callback, &m, "INCR count"), 0);
-                        check_eq(k % 10 ? 0 : lessor_async_acquire(loop.db, WAIT_MS, answer_lease, &leases), 0);
+                        check_eq(k % 100 ? 0 : lessor_async_acquire(loop.db, WAIT_MS, answer_lease, &leases), 0);
                 }
                 loop_run(&loop);
                 check(!loop.async);
                 check_eq(answers_total(&m.answers), COMMANDS);
-                check_msg(m.answers.errors > 0 && m.answers.last.code == LESSOR_E_CANCELLED, "%s", m.answers.last.text);
-                check_eq(answers_total(&leases), COMMANDS / 10);
+                /* Those that were answered already are told so. */
+                check_msg(m.answers.errors == 0 || m.answers.last.code == LESSOR_E_CANCELLED, "%s",
+                          m.answers.last.text);
+                check_eq(answers_total(&leases), COMMANDS / 100);
                 loop_end(&loop);
         }
         lessor_close(l);
