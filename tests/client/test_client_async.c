@@ -23,7 +23,8 @@
 enum { PATIENCE_MS = 20000, SEEN_MAX = 2048 };
 
 static struct fake_lane lane;
-static int go = -1; /* the test's word to the script */
+static int go = -1;   /* the test's word to the script */
+static int word = -1; /* and the other way round */
 
 struct seen {
         unsigned called, good;
@@ -63,6 +64,7 @@ static void got(lessor_async_db *db, redisReply *reply, const lessor_error *e, v
 static void client_prepare(struct client *c) {
         memset(&seen, 0, sizeof(seen));
         go = eventfd(0, EFD_CLOEXEC | EFD_SEMAPHORE);
+        word = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         fake_init(&c->f);
         fake_offer_lanes(&c->f);
         fake_advise(&c->f, LESSOR_PATH_DIRECT);
@@ -85,6 +87,7 @@ static void client_end(struct client *c) {
         lessor_close(c->l);
         fake_stop(&c->f);
         close(go);
+        close(word);
 }
 
 static int ask(struct client *c, uintptr_t number, int wait_ms) {
@@ -100,6 +103,12 @@ static void some_turns(struct client *c) {
 }
 
 static void say_go(void) { check_eq(eventfd_write(go, 1), 0); }
+
+/* The script has come so far. */
+static bool is_there(void) {
+        eventfd_t n;
+        return read(word, &n, sizeof(n)) == sizeof(n);
+}
 
 static bool told_to(void) {
         eventfd_t n;
@@ -366,7 +375,7 @@ static void answers_the_third(struct fake *f, void *unused) {
         need(f, fake_attach(f) && fake_lane_open(f, &lane));
         need(f, fake_lane_take(&lane));
         tag = lane.request.tag;
-        need(f, told_to());
+        need(f, eventfd_write(word, 1) == 0 && told_to());
         need(f, fake_lane_reply(&lane, tag, "+late\r\n"));
         need(f, fake_lane_take(&lane)); /* the third: the second was never seen */
         need(f, fake_lane_reply(&lane, lane.request.tag, "+3\r\n"));
@@ -378,7 +387,7 @@ TEST(client_async, what_is_cancelled_is_called_back_once_and_says_whether_it_may
 
         client_start(&c, answers_the_third);
         check_eq(ask(&c, 1, 60000), 0);
-        check(turns_until(c.a, lane.request.tag != 0, PATIENCE_MS)); /* taken */
+        check(turns_until(c.a, is_there(), PATIENCE_MS)); /* taken */
         check_eq(ask(&c, 2, 60000), 0);
         check_eq(ask(&c, 3, 60000), 0);
         check_eq(lessor_async_cancel(c.a, (void *)1), 1);
@@ -446,7 +455,7 @@ static void grants_too_late(struct fake *f, void *unused) {
 
         (void)unused;
         need(f, fake_attach(f));
-        need(f, fake_receive(f, LESSOR_MSG_LEASE, &lease));
+        need(f, fake_receive(f, LESSOR_MSG_LEASE, &lease) && eventfd_write(word, 1) == 0);
         need(f, fake_receive(f, LESSOR_MSG_CANCEL, &m) && m.header.request == lease.header.request);
         int redis = fake_grant(f, &lease);
         need(f, fake_receive(f, LESSOR_MSG_RETURN, &m));
@@ -462,9 +471,7 @@ TEST(client_async, a_lease_that_was_taken_back_is_given_back_when_it_comes_all_t
         client_start(&c, grants_too_late);
         can_lease(&c);
         check_eq(lessor_async_acquire(c.db, 60000, leased, (void *)1), 0);
-        for (int i = 0; i < 20 && c.f.session < 0; i++)
-                turns_one(c.a, 100);
-        some_turns(&c);
+        check(turns_until(c.a, is_there(), PATIENCE_MS));
         check_eq(lessor_async_cancel(c.a, (void *)1), 1);
         check_eq(lessor_async_cancel(c.a, (void *)1), 0);
         check_eq(seen.called, 0);
