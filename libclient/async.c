@@ -326,6 +326,7 @@ static void turn_send(lessor_async *a) {
         list_for_each (&a->dbs, it) {
                 lessor_async_db *db = container_of(it, lessor_async_db, link);
                 db_pump(db);
+                conn_write(db);
                 conn_settle(db);
         }
         calls_ring(a);
@@ -348,7 +349,7 @@ static bool turn(lessor_async *a) {
                 turn_send(a);
                 if (budget == 0)
                         return false;
-                if (!inbox_arm(&a->inbox))
+                if (list_empty(&a->finished) && list_empty(&a->answered) && !inbox_arm(&a->inbox))
                         return true;
         }
         return false;

@@ -67,7 +67,7 @@ static void client_prepare(struct client *c) {
         word = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         fake_init(&c->f);
         fake_offer_lanes(&c->f);
-        fake_advise(&c->f, LESSOR_PATH_DIRECT);
+        fake_advise(&c->f, LESSOR_PATH_LANE);
 }
 
 static void client_run(struct client *c, fake_script script) {

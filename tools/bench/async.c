@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * async: one event loop (libevent) with 64 commands under way by lane (lessor/async.h), against a private redisAsyncContext
+ * async: one event loop (libevent) with 64 commands under way (lessor/async.h), against a private redisAsyncContext
  * on the same loop with as many. From a callback the next command is submitted, so there are always 64, until the slice is
  * over; then what is under way is waited for.
  *
@@ -145,7 +145,7 @@ static int measure(const struct bench_options *o, struct contest *c, struct benc
         struct sample warm_up = {0};
         int r = 0;
 
-        for (unsigned i = 0; i < ARRAY_SIZE(sides) && r == 0; i++) /* attaches, connects, opens the lane */
+        for (unsigned i = 0; i < ARRAY_SIZE(sides) && r == 0; i++) /* attaches, connects */
                 r = slice(c, sides[i], &warm_up);
         for (unsigned i = 0; i < o->rounds && r == 0; i++)
                 r = run_round(c);
@@ -166,7 +166,7 @@ static int start(struct servers *s) {
         char config[256];
         int r = servers_start_redis(s);
 
-        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, path: lane, socket_timeout: 60s}\n",
+        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, socket_timeout: 60s}\n",
                  s->redis_socket);
         if (r == 0)
                 r = servers_start_broker(s, config);
@@ -221,7 +221,7 @@ const struct bench bench_async = {
         .name = "async",
         .unit = "ops/s",
         .summary =
-                "64 commands under way on one event loop by lane, against a private hiredis context on the same loop",
+                "64 commands under way on one event loop, against a private hiredis context on the same loop",
         .bar = BAR,
         .own_broker = true,
         .run = run,
