@@ -17,9 +17,10 @@
  *
  * CALLBACKS. Each is called exactly once, from lessor_async_dispatch() or lessor_async_free(), never from within the call that
  * asked for it. In a callback everything is allowed, lessor_async_free() too.
- * ORDER. The commands of one lessor_async to one database run in the order in which they were submitted, pipelines too. Those that
- * cannot go by lane (BLPOP, SELECT ...) take a connection by themselves, and those behind them wait: for what blocks or subscribes,
- * lessor_async_acquire() is better. Leases stand outside the order.
+ * ORDER. The commands of one lessor_async to one database run in the order in which they were submitted, pipelines too. They go
+ * by lane or by a borrowed connection, as lessor_command() does: which is better, the broker knows. Behind one that blocks (BLPOP) those
+ * that follow wait, and its reply is waited for no longer than any: for what blocks or subscribes, lessor_async_acquire() is better.
+ * Leases stand outside the order.
  * WITHOUT A BROKER what was surely never sent waits for the next one, until its deadline. What may have run is never sent again.
  * THREADS. One lessor_async belongs to one thread at a time, the loop's. A process may have several, one after the other
  * or at once, on one handle, besides the calls of lessor.h, which wait: not in a loop's thread, please.
