@@ -128,6 +128,7 @@ static void script_ends(struct fake *f) {
 
 static void slow_at_everything(struct fake *f) {
         union wire_message m;
+        char byte;
 
         need(f, told_to());
         need(f, fake_accept(f));
@@ -135,6 +136,7 @@ static void slow_at_everything(struct fake *f) {
         need(f, fake_attached(f));
         need(f, told_to());
         need(f, fake_lane_open(f, &lane));
+        need(f, recv(f->session, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0); /* who waits for it in vain leases */
         need(f, told_to());
         need(f, reply_next("+1\r\n"));
         need(f, fake_receive(f, LESSOR_MSG_LEASE, &m)); /* for SELECT */

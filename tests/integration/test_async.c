@@ -115,7 +115,16 @@ static void in_order(lessor_async_db *db, redisReply *reply, const lessor_error 
         s->order->next++;
 }
 
-/* APPEND's reply is the length so far: so it tells when each ran. Every seventh goes by lease: WAIT blocks, OBJECT is CONFIG's kind. */
+/* Of a stream: exactly the one entry that was added before, and none of those after. */
+static void sees_one(lessor_async_db *db, redisReply *reply, const lessor_error *e, void *data) {
+        struct tally *t = data;
+
+        count(db, reply, e, t);
+        if (reply && (reply->type != REDIS_REPLY_ARRAY || reply->element[0]->element[1]->elements != 1))
+                t->failed++;
+}
+
+/* APPEND's reply is the length so far: so it tells when each ran. XREAD may block, so it never goes by lane. */
 BOTH_WAYS(commands_run_in_the_order_in_which_they_were_submitted_whichever_way_they_go) {
         enum { N = 2000 };
         struct step steps[N];
@@ -124,11 +133,13 @@ BOTH_WAYS(commands_run_in_the_order_in_which_they_were_submitted_whichever_way_t
         struct client c;
 
         client_begin_by(&c, path, "max_connections: 4");
-        for (unsigned i = 0; i < N; i++) {
-                steps[i] = (struct step){.order = &order, .number = i};
+        for (int i = 0; i < N; i++) {
+                steps[i] = (struct step){.order = &order, .number = (unsigned)i};
                 check_eq(lessor_async_command(c.db, in_order, &steps[i], "APPEND log x"), 0);
                 if (i % 7 == 0)
-                        check_eq(lessor_async_command(c.db, count, &t, "LASTSAVE"), 0);
+                        check_eq(lessor_async_command(c.db, count, &t, "XADD s 0-%d f v", i + 1), 0);
+                if (i % 7 == 0)
+                        check_eq(lessor_async_command(c.db, sees_one, &t, "XREAD STREAMS s 0-%d", i), 0);
                 if (i % 7 == 1)
                         check_eq(lessor_async_command(c.db, count, &t, "SELECT 0"), 0);
         }
