@@ -78,12 +78,14 @@ static int timer_open(lessor_async *a) {
         return epoll_ctl(guard_fd(a->inbox.epoll), EPOLL_CTL_ADD, fd, &e) < 0 ? -errno : 0;
 }
 
-/* From within the loop, but not from our turn. */
+/* From within the loop, but not from our turn: what the broker does not take at once needs one, even if nothing else does. */
 static void context_give(void *owner, struct lessor_lease *lease) {
         lessor_async *a = owner;
 
         async_give(a, lease);
-        inbox_poke(&a->inbox); /* there may be something to flush */
+        if (a->turning)
+                return;
+        async_session_turn(a);
         async_changed(a);
 }
 
@@ -138,7 +140,6 @@ static void asks_forget(struct list *asks) {
 
 /* A child's: of its parent's nothing but the memory is ours. */
 static void async_forget(lessor_async *a) {
-        async_contexts_forget(&a->contexts);
         calls_free(a);
         asks_forget(&a->asks);
         asks_forget(&a->answered);
@@ -325,6 +326,7 @@ static void turn_send(lessor_async *a) {
         list_for_each (&a->dbs, it) {
                 lessor_async_db *db = container_of(it, lessor_async_db, link);
                 db_pump(db);
+                conn_write(db);
                 conn_settle(db);
         }
         calls_ring(a);
@@ -347,7 +349,7 @@ static bool turn(lessor_async *a) {
                 turn_send(a);
                 if (budget == 0)
                         return false;
-                if (!inbox_arm(&a->inbox))
+                if (list_empty(&a->finished) && list_empty(&a->answered) && !inbox_arm(&a->inbox))
                         return true;
         }
         return false;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A call waits in its database's list until all before it are under way, and goes by lane, if it may and there is room, else by lease
- * (async_conn.c): never both at once, so that what was submitted first is sent first. What comes back, and surely was not
- * sent, takes its old place in the list again.
+ * A call waits in its database's list until all before it are under way. Then it goes by lane, where the broker advises that and it
+ * may; else by lease (async_conn.c). Never both at once, so that what was submitted first is sent first. What comes back, and
+ * surely was not sent, takes its old place in the list again.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -56,7 +56,8 @@ static void call_end(struct async_call *c, const lessor_error *error) {
                 c->text = strdup(error->text);
         }
         list_push_back(&a->finished, &c->ended);
-        inbox_poke(&a->inbox);
+        if (!a->turning) /* else it looks there before its end */
+                inbox_poke(&a->inbox);
 }
 
 void call_finish(struct async_call *c, const lessor_error *error) {
@@ -290,7 +291,8 @@ static bool call_start(struct async_call *c) {
 void db_pump(lessor_async_db *db) {
         while (!list_empty(&db->pending) && call_start(container_of(list_first(&db->pending), struct async_call, link)))
                 ;
-        conn_write(db);
+        if (!db->async->turning) /* else once, at its end */
+                conn_write(db);
 }
 
 /* ---- too late, taken back ------------------------------------------------------------------------------------------- */
@@ -404,7 +406,8 @@ static void call_classify(struct async_call *c) {
         size_t len;
 
         c->by_lease = !call_goes_by_lane(&c->x);
-        c->blocks = !c->is_pipe && resp_command_name(c->x.out, c->x.size, &name, &len) && command_blocks(name, len);
+        c->blocks = c->by_lease && !c->is_pipe && resp_command_name(c->x.out, c->x.size, &name, &len) &&
+                    command_blocks(name, len);
 }
 
 static int call_begin(struct async_call *c) {

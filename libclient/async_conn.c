@@ -22,6 +22,9 @@
 enum { DEAD_MAX = 64 };                         /* as in acquire.c */
 enum { BUFFER = 16 * 1024, READS_A_TURN = 16 }; /* so nobody is kept waiting by one large reply */
 enum { BATCH = 64 };
+enum {
+        FLIGHT_MAX = 256
+}; /* as in a lane: so many may have run when the connection breaks, and are waited for when it is wanted */
 
 static struct async_call *flight_first(const struct async_conn *conn) {
         struct list *first = list_first(&conn->flight);
@@ -101,6 +104,7 @@ static bool conn_take(lessor_async_db *db, const struct async_call *c, bool park
 /* ---- ends ------------------------------------------------------------------------------------------------------------- */
 
 static void flight_leave(struct async_conn *conn, struct async_call *c) {
+        conn->in_flight--;
         if (conn->write == c)
                 conn->write = flight_next(conn, c);
         list_remove(&c->link);
@@ -172,6 +176,8 @@ bool conn_feed(lessor_async_db *db, struct async_call *c, bool parked) {
         if (!conn->lease && !conn_take(db, c, parked))
                 return false;
         l = conn->lease;
+        if (conn->in_flight >= FLIGHT_MAX)
+                return false;
         if (conn->fed > 0 && l->slot && word_is_wanted(atomic_load_explicit(&l->slot->word, memory_order_relaxed)))
                 return false;
         r = lease_exchange_begin(l, &c->x);
@@ -181,6 +187,7 @@ bool conn_feed(lessor_async_db *db, struct async_call *c, bool parked) {
         list_push_back(&conn->flight, &c->link);
         c->way = ASYNC_CONN;
         conn->fed++;
+        conn->in_flight++;
         if (!conn->write)
                 conn->write = c;
         if (r != 0)
@@ -222,6 +229,7 @@ static bool conn_parse(lessor_async_db *db) {
         struct async_conn *conn = &db->conn;
         struct lessor_lease *l = conn->lease;
         struct async_call *c;
+        bool any = false;
 
         while ((c = flight_first(conn))) {
                 size_t before = c->x.got;
@@ -230,10 +238,9 @@ static bool conn_parse(lessor_async_db *db) {
                         conn_fail(db, r, 0);
                         return false;
                 }
-                if (c->x.got > before)
-                        conn->reply_by = time_after(clock_now(), l->timeout_ns);
+                any = any || c->x.got > before;
                 if (c->x.got < c->x.expected)
-                        return true;
+                        break;
                 flight_leave(conn, c);
                 r = lease_exchange_end(l, &c->x, 0, NULL);
                 flight_finish(c, NULL);
@@ -242,6 +249,8 @@ static bool conn_parse(lessor_async_db *db) {
                         return false;
                 }
         }
+        if (any)
+                conn->reply_by = time_after(clock_now(), l->timeout_ns);
         return true;
 }
 
@@ -255,13 +264,13 @@ static void conn_read(lessor_async_db *db) {
                 int r = stream_receive(&conn->lease->stream, x, buffer, sizeof(buffer));
                 if (r == -EAGAIN)
                         return;
-                if (r == 0 && !c)
+                if ((r == 0 || r == STREAM_MORE) && !c)
                         r = LESSOR_E_PROTOCOL; /* what nobody asked for */
-                if (r != 0) {
+                if (r != 0 && r != STREAM_MORE) {
                         conn_fail(db, r, x->error);
                         return;
                 }
-                if (!conn_parse(db))
+                if (!conn_parse(db) || r == 0)
                         return;
         }
 }

@@ -126,16 +126,17 @@ static void context_judge(struct async_context *x) {
         l->last_used = clock_now();
 }
 
+/* In a child the owner may be gone, though nobody has said so. */
 static void context_give(struct async_context *x) {
-        struct async_contexts *contexts = x->contexts;
-        struct lessor_lease *l = x->lease;
+        bool mine = x->lease->epoch == fork_epoch();
 
-        list_remove(&x->link);
-        free(x);
-        if (contexts)
-                contexts->give(contexts->owner, l);
+        if (mine)
+                list_remove(&x->link);
+        if (mine && x->contexts)
+                x->contexts->give(x->contexts->owner, x->lease);
         else
-                lease_give(l);
+                lease_give(x->lease);
+        free(x);
 }
 
 /* ev.cleanup: whatever has ended the context, this is said once. In a child the loop is the parent's. */

@@ -23,5 +23,5 @@ struct async_contexts {
  */
 int async_context_new(struct async_contexts *contexts, struct lessor_lease *l, redisAsyncContext **ret,
                       lessor_error *error);
-/* The owner goes. What is still out goes on working, and is given back by lease_give(). */
+/* The owner goes; not in a child. What is still out goes on working, and is given back by lease_give(). */
 void async_contexts_forget(struct async_contexts *contexts);

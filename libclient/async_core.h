@@ -123,7 +123,7 @@ struct async_conn {
         struct lessor_lease *lease; /* held; NULL */
         bool watched;
         uint32_t events;
-        unsigned fed;             /* since it was taken */
+        unsigned fed, in_flight;  /* fed: since it was taken */
         uint64_t asked_for;       /* number of the call */
         struct list flight;       /* struct async_call, in order, ended or not: replies come */
         struct async_call *write; /* the first that is not sent whole; NULL */

@@ -96,7 +96,7 @@ int call_find_way_now(struct lessor_db *db, struct session *s, struct lane_way *
         int r = set_of(db, s, &set, error);
 
         if (r == 0)
-                r = way_of(db, set, true, ret, error);
+                r = way_of(db, set, false, ret, error);
         return r == 0 ? lane_get_now(s, set->control->thread, &ret->lane, error) : r;
 }
 

@@ -28,7 +28,7 @@ struct lane_way {
  */
 int call_find_way(struct lessor_db *db, uint64_t deadline, bool direct, bool wait, struct lane_way *ret,
                   lessor_error *error);
-/* Likewise on this session, without waiting: -EINPROGRESS, the lane is being opened. */
+/* Likewise where the broker advises it, on this session, without waiting: -EINPROGRESS, the lane is being opened. */
 int call_find_way_now(struct lessor_db *db, struct session *s, struct lane_way *ret, lessor_error *error);
 /* Its requests' classes, and their number. */
 bool call_goes_by_lane(const struct exchange *x);

@@ -31,7 +31,7 @@ static void sleeper_wake(struct inbox_lane *via) {
                 lane_waiter_done(via->way.lane, ptr_steal(&via->sleeper));
 }
 
-/* Under a lane's lock, so that whoever goes to sleep there sees it. */
+/* Under a lane's lock, so that whoever goes to sleep there sees it. Once it is among the done its owner may free the call. */
 static void inbox_put(struct inbox_call *c) {
         struct inbox_lane *via = c->via;
         struct inbox *b = via->inbox;
@@ -43,7 +43,6 @@ static void inbox_put(struct inbox_call *c) {
         list_push_back(&b->done, &c->done);
         inbox_ring(b);
         pthread_mutex_unlock(&b->lock);
-        /* The call is its owner's by now, who may have freed it; the way to the lane is there while the lane's lock is held. */
         sleeper_wake(via);
 }
 

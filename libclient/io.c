@@ -151,7 +151,9 @@ int stream_receive(struct stream *s, struct exchange *x, char *buffer, size_t si
                 return exchange_fail(x, 0);
         if (n < 0)
                 return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : exchange_fail(x, errno);
-        return stream_feed(s, buffer, (size_t)n);
+        if (stream_feed(s, buffer, (size_t)n) < 0)
+                return -ENOMEM;
+        return (size_t)n < size ? 0 : STREAM_MORE;
 }
 
 /* What the socket has, at most one buffer of it: 0 or an error; nothing there is 0 too. */

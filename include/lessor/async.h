@@ -17,9 +17,10 @@
  *
  * CALLBACKS. Each is called exactly once, from lessor_async_dispatch() or lessor_async_free(), never from within the call that
  * asked for it. In a callback everything is allowed, lessor_async_free() too.
- * ORDER. The commands of one lessor_async to one database run in the order in which they were submitted, pipelines too. Those that
- * cannot go by lane (BLPOP, SELECT ...) take a connection by themselves, and those behind them wait: for what blocks or subscribes,
- * lessor_async_acquire() is better. Leases stand outside the order.
+ * ORDER. The commands of one lessor_async to one database run in the order in which they were submitted, pipelines too. They go
+ * by lane or by a borrowed connection, as lessor_command() does: which is better, the broker knows. Behind one that blocks (BLPOP) those
+ * that follow wait, and its reply is waited for no longer than any: for what blocks or subscribes, lessor_async_acquire() is better.
+ * Leases stand outside the order.
  * WITHOUT A BROKER what was surely never sent waits for the next one, until its deadline. What may have run is never sent again.
  * THREADS. One lessor_async belongs to one thread at a time, the loop's. A process may have several, one after the other
  * or at once, on one handle, besides the calls of lessor.h, which wait: not in a loop's thread, please.
@@ -82,10 +83,14 @@ lessor_pipe *lessor_async_pipe_new(lessor_async_db *, unsigned flags); /* NULL: 
 int lessor_async_pipeline(lessor_async_db *, lessor_pipe *, int wait_ms, lessor_async_pipe_fn *, void *data);
 
 /*
- * One connection, exclusively, as a redisAsyncContext that is ready and attached to the loop by hiredis' own adapter: needs
- * an adapter below (LESSOR_E_INVALID without one). Given back by lessor_async_release(): at once, and clean for the next one whatever was
- * done with it; what is still under way on it, or subscribed to, ends with it, and is called back as redisAsyncFree() does. When
- * the connection ends, or redisAsyncFree() or redisAsyncDisconnect() are called, the lease ends by itself.
+ * One connection, exclusively, as a redisAsyncContext that is connected and attached to the loop: needs an adapter below
+ * (LESSOR_E_INVALID without one). Given back by lessor_async_release(), at once or when the callback returns in which it is said; what is
+ * still under way on it, or subscribed to, ends with it, and is called back as redisAsyncFree() does. The library has seen what was
+ * sent, and whether it was answered: a connection that was left clean is handed on as it is, else it is reset or replaced.
+ *
+ * When the connection ends, hiredis says so by the disconnect callback and frees the context, and the lease is over: no release
+ * after that. redisAsyncFree() and redisAsyncDisconnect() end it likewise. Contexts outlive lessor_async_free() and lessor_close().
+ * In a child they have lost their fd, and their release frees memory only. hiredis writes to them: ignore SIGPIPE.
  */
 typedef void lessor_async_lease_fn(lessor_async_db *, redisAsyncContext *, const lessor_error *error, void *data);
 int lessor_async_acquire_at(lessor_async_db *, int wait_ms, lessor_async_lease_fn *, void *data, const char *file,

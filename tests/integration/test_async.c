@@ -68,13 +68,26 @@ static void count(lessor_async_db *db, redisReply *reply, const lessor_error *e,
         }
 }
 
+/* What is shown of both ways. "auto" is, for one process, a connection borrowed for its commands; but now and then a lane. */
+#define BOTH_WAYS(name)                                                                                                \
+        static void name(const char *path);                                                                            \
+        TEST(async, name##_by_lane) { name("lane"); }                                                                  \
+        TEST(async, name##_as_advised) { name("auto"); }                                                               \
+        static void name(const char *path)
+
+static void client_begin_by(struct client *c, const char *path, const char *keys) {
+        char all[256];
+        snprintf(all, sizeof(all), "path: %s, %s", path, keys);
+        client_begin(c, all);
+}
+
 /* ---- commands ------------------------------------------------------------------------------------------------------- */
 
-TEST(async, a_hundred_commands_at_once_have_a_hundred_results_on_twenty_connections) {
+BOTH_WAYS(a_hundred_commands_at_once_have_a_hundred_results_on_twenty_connections) {
         struct tally t = {0};
         struct client c;
 
-        client_begin(&c, "max_connections: 20");
+        client_begin_by(&c, path, "max_connections: 20");
         for (int i = 0; i < 100; i++)
                 check_eq(lessor_async_command(c.db, count, &t, "SET k%d %d", i, i), 0);
         check_eq(t.called, 0); /* not from within */
@@ -102,20 +115,31 @@ static void in_order(lessor_async_db *db, redisReply *reply, const lessor_error 
         s->order->next++;
 }
 
-/* APPEND's reply is the length so far: so it tells when each ran. Every seventh goes by lease: WAIT blocks, OBJECT is CONFIG's kind. */
-TEST(async, commands_run_in_the_order_in_which_they_were_submitted_whichever_way_they_go) {
+/* Of a stream: exactly the one entry that was added before, and none of those after. */
+static void sees_one(lessor_async_db *db, redisReply *reply, const lessor_error *e, void *data) {
+        struct tally *t = data;
+
+        count(db, reply, e, t);
+        if (reply && (reply->type != REDIS_REPLY_ARRAY || reply->element[0]->element[1]->elements != 1))
+                t->failed++;
+}
+
+/* APPEND's reply is the length so far: so it tells when each ran. XREAD may block, so it never goes by lane. */
+BOTH_WAYS(commands_run_in_the_order_in_which_they_were_submitted_whichever_way_they_go) {
         enum { N = 2000 };
         struct step steps[N];
         struct order order = {0};
         struct tally t = {0};
         struct client c;
 
-        client_begin(&c, "max_connections: 4");
-        for (unsigned i = 0; i < N; i++) {
-                steps[i] = (struct step){.order = &order, .number = i};
+        client_begin_by(&c, path, "max_connections: 4");
+        for (int i = 0; i < N; i++) {
+                steps[i] = (struct step){.order = &order, .number = (unsigned)i};
                 check_eq(lessor_async_command(c.db, in_order, &steps[i], "APPEND log x"), 0);
                 if (i % 7 == 0)
-                        check_eq(lessor_async_command(c.db, count, &t, "LASTSAVE"), 0);
+                        check_eq(lessor_async_command(c.db, count, &t, "XADD s 0-%d f v", i + 1), 0);
+                if (i % 7 == 0)
+                        check_eq(lessor_async_command(c.db, sees_one, &t, "XREAD STREAMS s 0-%d", i), 0);
                 if (i % 7 == 1)
                         check_eq(lessor_async_command(c.db, count, &t, "SELECT 0"), 0);
         }
@@ -126,7 +150,7 @@ TEST(async, commands_run_in_the_order_in_which_they_were_submitted_whichever_way
         client_end(&c);
 }
 
-TEST(async, what_is_too_large_for_a_lane_goes_by_lease) {
+BOTH_WAYS(what_is_too_large_for_a_lane_goes_by_lease) {
         enum { SIZE = 20 * 1024 * 1024 };
         char *value = malloc(SIZE);
         const char *set[] = {"SET", "large", value}, *get[] = {"STRLEN", "large"};
@@ -135,7 +159,7 @@ TEST(async, what_is_too_large_for_a_lane_goes_by_lease) {
         struct client c;
 
         memset(value, 'v', SIZE);
-        client_begin(&c, "max_connections: 4");
+        client_begin_by(&c, path, "max_connections: 4");
         check_eq(lessor_async_command_argv(c.db, 30000, count, &t, 3, set, lengths), 0);
         check_eq(lessor_async_command_argv(c.db, 30000, count, &after, 2, get, NULL), 0);
         check(turns_run(c.a, PATIENCE_MS));
@@ -209,12 +233,12 @@ static long memory_kb(void) {
         return u.ru_maxrss;
 }
 
-TEST(async, a_hundred_thousand_commands_need_no_more_memory_than_those_in_flight) {
+BOTH_WAYS(a_hundred_thousand_commands_need_no_more_memory_than_those_in_flight) {
         struct flood f = {.total = 100000};
         struct client c;
         long before;
 
-        client_begin(&c, "max_connections: 20, wait_timeout: 60s");
+        client_begin_by(&c, path, "max_connections: 20, wait_timeout: 60s");
         before = memory_kb();
         f.db = c.db;
         flood_on(&f);
@@ -269,12 +293,12 @@ static void pipe_done(lessor_async_db *db, redisReply **replies, size_t n, const
                 t->types[i] = replies[i]->type;
 }
 
-static void check_pipe(unsigned flags) {
+static void check_pipe(const char *path, unsigned flags) {
         struct pipe_tally t = {0}, empty = {0};
         struct client c;
         lessor_pipe *p;
 
-        client_begin(&c, "max_connections: 4");
+        client_begin_by(&c, path, "max_connections: 4");
         p = lessor_async_pipe_new(c.db, flags);
         check(p);
         check_eq(lessor_pipe_add(p, "SET s text"), 0);
@@ -295,16 +319,16 @@ static void check_pipe(unsigned flags) {
         client_end(&c);
 }
 
-TEST(async, a_pipeline_gives_every_reply_with_each_error_in_its_place) { check_pipe(0); }
-TEST(async, an_atomic_pipeline_likewise) { check_pipe(LESSOR_ATOMIC); }
+BOTH_WAYS(a_pipeline_gives_every_reply_with_each_error_in_its_place) { check_pipe(path, 0); }
+BOTH_WAYS(an_atomic_pipeline_likewise) { check_pipe(path, LESSOR_ATOMIC); }
 
-TEST(async, a_pipeline_larger_than_a_lane_goes_by_lease) {
+BOTH_WAYS(a_pipeline_larger_than_a_lane_goes_by_lease) {
         enum { N = 3000 };
         struct pipe_tally t = {0};
         struct client c;
         lessor_pipe *p;
 
-        client_begin(&c, "max_connections: 4");
+        client_begin_by(&c, path, "max_connections: 4");
         p = lessor_async_pipe_new(c.db, 0);
         for (int i = 0; i < N; i++)
                 check_eq(lessor_pipe_add(p, "SET k%d %d", i, i), 0);
@@ -318,13 +342,13 @@ TEST(async, a_pipeline_larger_than_a_lane_goes_by_lease) {
 /* ---- the broker and Redis end ----------------------------------------------------------------------------------------- */
 
 /* Every callback exactly once; and what is said not to have been sent was not. */
-static void check_through_ends(bool redis) {
+static void check_through_ends(const char *path, bool redis) {
         enum { ROUNDS = 5 };
         struct flood f = {.total = UINT32_MAX};
         unsigned before;
         struct client c;
 
-        client_begin(&c, "max_connections: 8, wait_timeout: 20s");
+        client_begin_by(&c, path, "max_connections: 8, wait_timeout: 20s");
         f.db = c.db;
         flood_on(&f);
         for (int i = 0; i < ROUNDS; i++) {
@@ -349,8 +373,8 @@ static void check_through_ends(bool redis) {
         client_end(&c);
 }
 
-TEST(async, every_callback_comes_once_when_the_broker_is_killed_under_load) { check_through_ends(false); }
-TEST(async, every_callback_comes_once_when_redis_is_killed_under_load) { check_through_ends(true); }
+BOTH_WAYS(every_callback_comes_once_when_the_broker_is_killed_under_load) { check_through_ends(path, false); }
+BOTH_WAYS(every_callback_comes_once_when_redis_is_killed_under_load) { check_through_ends(path, true); }
 
 TEST(async, without_a_broker_commands_wait_for_one_until_their_deadline) {
         struct tally t = {0}, late = {0};
@@ -434,12 +458,12 @@ static void *waiting_worker(void *data) {
         return NULL;
 }
 
-TEST(async, several_loops_and_threads_that_wait_share_one_handle) {
+BOTH_WAYS(several_loops_and_threads_that_wait_share_one_handle) {
         enum { N = 4 };
         struct worker workers[N];
         struct client c;
 
-        client_begin(&c, "max_connections: 6, wait_timeout: 60s");
+        client_begin_by(&c, path, "max_connections: 6, wait_timeout: 60s");
         for (int i = 0; i < N; i++) {
                 workers[i] = (struct worker){.l = c.l};
                 check_eq(pthread_create(&workers[i].thread, NULL, i % 2 ? waiting_worker : loop_worker, &workers[i]),
@@ -473,11 +497,11 @@ static int forked(unsigned index, void *data) {
         return 0;
 }
 
-TEST(async, a_child_of_a_fork_makes_its_own_on_the_same_handle) {
+BOTH_WAYS(a_child_of_a_fork_makes_its_own_on_the_same_handle) {
         struct tally t = {0};
         struct client c;
 
-        client_begin(&c, "max_connections: 8");
+        client_begin_by(&c, path, "max_connections: 8");
         for (int i = 0; i < 1000; i++) /* under way, pending, on a connection: all the parent's */
                 check_eq(lessor_async_command(c.db, count, &t, i % 500 ? "SET a%d 1" : "SELECT %d", i % 500), 0);
         turns_one(c.a, 1000);

@@ -21,7 +21,10 @@ static void turn(void *base) { uv_run(base, UV_RUN_ONCE); }
 /* What is closed in libuv is closed in a turn of the loop. One that is still in use says so. */
 static void destroy(void *base) {
         uv_run(base, UV_RUN_DEFAULT);
-        check_msg(uv_loop_close(base) == 0, "libuv has handles left");
+        int r = uv_loop_close(base);
+        if (r != 0)
+                uv_print_all_handles(base, stderr);
+        check_msg(r == 0, "libuv has handles left");
         free(base);
 }
 

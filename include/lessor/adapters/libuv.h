@@ -39,8 +39,51 @@ static inline void lessor_libuv_busy(void *data, bool busy) {
                 uv_poll_stop(&e->readable);
 }
 
+/*
+ * When a connection breaks with an error libuv stops its poll and says so by `status`, which hiredis' adapter does not look
+ * at: nobody would ever be told. So it is polled for hiredis, and hiredis reads the error.
+ */
+static inline void lessor_libuv_poll(uv_poll_t *handle, int status, int events) {
+        redisLibuvEvents *e = (redisLibuvEvents *)handle->data;
+        if (status == 0)
+                redisLibuvPoll(handle, status, events);
+        else if (e->context)
+                redisAsyncHandleRead(e->context);
+}
+
+static inline void lessor_libuv_polled(redisLibuvEvents *e) {
+        if (e->events)
+                uv_poll_start(&e->handle, e->events, lessor_libuv_poll);
+}
+
+static inline void lessor_libuv_add_read(void *data) {
+        redisLibuvAddRead(data);
+        lessor_libuv_polled((redisLibuvEvents *)data);
+}
+
+static inline void lessor_libuv_del_read(void *data) {
+        redisLibuvDelRead(data);
+        lessor_libuv_polled((redisLibuvEvents *)data);
+}
+
+static inline void lessor_libuv_add_write(void *data) {
+        redisLibuvAddWrite(data);
+        lessor_libuv_polled((redisLibuvEvents *)data);
+}
+
+static inline void lessor_libuv_del_write(void *data) {
+        redisLibuvDelWrite(data);
+        lessor_libuv_polled((redisLibuvEvents *)data);
+}
+
 static inline int lessor_libuv_context(void *data, redisAsyncContext *ac) {
-        return redisLibuvAttach(ac, ((struct lessor_libuv *)data)->loop);
+        if (redisLibuvAttach(ac, ((struct lessor_libuv *)data)->loop) != REDIS_OK)
+                return REDIS_ERR;
+        ac->ev.addRead = lessor_libuv_add_read;
+        ac->ev.delRead = lessor_libuv_del_read;
+        ac->ev.addWrite = lessor_libuv_add_write;
+        ac->ev.delWrite = lessor_libuv_del_write;
+        return REDIS_OK;
 }
 
 static inline void lessor_libuv_closed(uv_handle_t *handle) { free(handle->data); }
