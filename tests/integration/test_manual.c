@@ -14,6 +14,7 @@
 
 #include "support/check.h"
 #include "support/host.h"
+#include "support/lanes.h"
 #include "support/process.h"
 #include "support/sandbox.h"
 
@@ -289,6 +290,20 @@ static void check_same(const char *lines, const struct lessor_status_database *a
         check_text(lines, "last_error", a->last_error);
 }
 
+/* What the reader says of `main`, and of all that is no database's. */
+static char *read_by_the_page(const struct broker *b) {
+        const char *const argv[] = {"python3",
+                                    LESSOR_SOURCE_DIR "/tests/integration/status_reader.py",
+                                    MANUAL "lessor-status.5",
+                                    b->instance,
+                                    "main",
+                                    NULL};
+        char *lines = NULL;
+        int status = program_run(argv, &lines, RUN_MS);
+        check_msg(status == 0, "%s", lines);
+        return lines;
+}
+
 TEST(manual, a_reader_made_from_lessor_status_5_reads_what_ours_does) {
         struct host h;
         need_python();
@@ -301,15 +316,7 @@ TEST(manual, a_reader_made_from_lessor_status_5_reads_what_ours_does) {
         check(lease);
         struct lessor_status_connection held = broker_connection_held(&h.broker);
         struct lessor_status_database before = broker_figures_now(&h.broker, "main");
-        const char *const argv[] = {"python3",
-                                    LESSOR_SOURCE_DIR "/tests/integration/status_reader.py",
-                                    MANUAL "lessor-status.5",
-                                    h.broker.instance,
-                                    "main",
-                                    NULL};
-        char *lines = NULL;
-        int status = program_run(argv, &lines, RUN_MS);
-        check_msg(status == 0, "%s", lines);
+        char *lines = read_by_the_page(&h.broker);
         struct lessor_status_database after = broker_figures(&h.broker, "main");
         check_same(lines, &before, &after);
         check_eq(told(lines, "operations_ok"), 100);
@@ -325,6 +332,34 @@ TEST(manual, a_reader_made_from_lessor_status_5_reads_what_ours_does) {
         lessor_release(lease);
         lessor_close(l);
         host_end(&h);
+}
+
+TEST(manual, a_reader_made_from_lessor_status_5_sees_whose_commands_are_under_way_in_lanes) {
+        struct lanes lane;
+        struct redis r;
+        struct broker b;
+        need_python();
+        redis_start(&r, NULL);
+        broker_start(&b, "databases: {main: {%s, max_connections: 4, path: lane, socket_timeout: 50s}}\n",
+                     redis_address(&r));
+        check(lanes_attach(&lane, b.socket, "main"));
+        check(lanes_say(&lane, 1, "PING") == LANE_SUBMIT_DONE && lanes_expect(&lane, 1, "+PONG\r\n"));
+        redis_pause(&r);
+        check(lanes_say(&lane, 2, "PING") == LANE_SUBMIT_DONE);
+        check_figure_soon(&b, "main", lane_under_way, 1, RUN_MS);
+        char *lines = read_by_the_page(&b);
+        check_eq(told(lines, "lane0.session"), 1);
+        check_eq(told(lines, "lane0.sent"), 1);
+        check_eq(told(lines, "lane0.holder_pid"), getpid());
+        check(told(lines, "lane0.since_ns") > 0);
+        check_text(lines, "lane0.holder", "test_manual");
+        check_eq(told(lines, "lane1.session"), 0);
+        free(lines);
+        redis_resume(&r);
+        check(lanes_expect(&lane, 2, "+PONG\r\n"));
+        lanes_detach(&lane);
+        broker_free(&b);
+        redis_stop(&r);
 }
 
 /* The program of the page, written to a file of its own. */
