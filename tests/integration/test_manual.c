@@ -19,7 +19,7 @@
 #include "support/sandbox.h"
 
 #define MANUAL LESSOR_BINARY_DIR "/deploy/man/"
-enum { RUN_MS = 20000 };
+enum { RUN_MS = 25000 };
 
 static char *page(const char *name) {
         char path[PATH_MAX];
@@ -219,6 +219,13 @@ TEST(manual, lessor_protocol_7_has_every_message_in_its_size) {
         SIZE(lessor_segment);
         SIZE(lessor_ticket);
         SIZE(lessor_slot_layout);
+        SIZE(lessor_msg_lane);
+        SIZE(lessor_msg_lane_opened);
+        SIZE(lessor_msg_lane_reply);
+        SIZE(lessor_msg_lane_wake);
+        SIZE(lessor_lane_layout);
+        SIZE(lessor_submission_layout);
+        SIZE(lessor_completion_layout);
 #undef SIZE
         free(text);
 }
@@ -362,43 +369,66 @@ TEST(manual, a_reader_made_from_lessor_status_5_sees_whose_commands_are_under_wa
         redis_stop(&r);
 }
 
-/* The program of the page, written to a file of its own. */
-static char *take_client(void) {
-        char *text = page("lessor-protocol.7"), *path = sandbox_path("client.py");
-        char *from = strstr(text, ".Sh A CLIENT IN PYTHON"), *to;
-        check(from && (from = strstr(from, ".Bd -literal\n")) && (to = strstr(from, ".Ed")));
-        char *code = strndup(from + 13, (size_t)(to - from - 13)), *out = code;
-        for (char *in = code; *in; in++) /* mdoc's \e is a backslash */
-                if (in[0] == '\\' && in[1] == 'e')
-                        *out++ = *in++;
+/* One of the listings of the page, as it is meant. */
+static void add_listing(FILE *out, const char *text, unsigned number) {
+        const char *at = strstr(text, ".Sh A CLIENT IN PYTHON"), *end;
+        for (unsigned i = 0; at && i <= number; i++)
+                if ((at = strstr(at, ".Bd -literal\n")))
+                        at += strlen(".Bd -literal\n");
+        check(at && (end = strstr(at, ".Ed")));
+        for (; at < end; at++) /* mdoc's \e is a backslash */
+                if (at[0] == '\\' && at[1] == 'e')
+                        fputc(*at++, out);
                 else
-                        *out++ = *in;
-        *out = '\0';
-        sandbox_write(path, code);
-        free(code);
+                        fputc(*at, out);
+}
+
+/* The program of the page: its first part, and the one that makes a call in this way. */
+static char *take_client(unsigned way) {
+        char *text = page("lessor-protocol.7"), *path = sandbox_path("client.py");
+        FILE *out = fopen(path, "we");
+        check(out);
+        add_listing(out, text, 0);
+        add_listing(out, text, way);
+        check(fclose(out) == 0);
         free(text);
         return path;
 }
 
 static void tell_socket(void *socket) { setenv("LESSOR_SOCKET", socket, 1); }
 
-TEST(manual, the_client_in_lessor_protocol_7_leases_a_connection_and_gives_it_back_clean) {
-        struct host h;
-        need_python();
-        host_start(&h, "max_connections: 1");
-        char *path = take_client(), *log = sandbox_path("client.log");
+/* Twice, one after the other: each says hello. */
+static void run_client(const struct host *h, unsigned way) {
+        char *path = take_client(way), *log = sandbox_path("client.log");
         const char *const argv[] = {"python3", path, NULL};
         for (unsigned i = 0; i < 2; i++) {
-                pid_t pid = program_start_prepared(log, argv, tell_socket, h.broker.socket);
+                pid_t pid = program_start_prepared(log, argv, tell_socket, h->broker.socket);
                 int status = program_wait(pid, RUN_MS);
                 char *said = sandbox_read(log, NULL);
                 check_msg(status == 0 && strcmp(said, i ? "hello\nhello\n" : "hello\n") == 0, "%d: %s", status, said);
                 free(said);
         }
-        check_figure(&h.broker, "main", leases, 2);
-        check_figure(&h.broker, "main", created_connections, 1); /* given back clean: the second had the same */
         free(path);
         free(log);
+}
+
+TEST(manual, the_client_in_lessor_protocol_7_leases_a_connection_and_gives_it_back_clean) {
+        struct host h;
+        need_python();
+        host_start(&h, "max_connections: 1");
+        run_client(&h, 1);
+        check_figure(&h.broker, "main", leases, 2);
+        check_figure(&h.broker, "main", created_connections, 1); /* given back clean: the second had the same */
+        host_end(&h);
+}
+
+TEST(manual, the_client_in_lessor_protocol_7_sends_a_command_by_lane) {
+        struct host h;
+        need_python();
+        host_start(&h, "max_connections: 4");
+        run_client(&h, 2);
+        check_figure(&h.broker, "main", lane_calls, 2);
+        check_figure(&h.broker, "main", leases, 0);
         host_end(&h);
 }
 
