@@ -151,8 +151,12 @@ static char *section_3(void) {
         return all;
 }
 
+/* With its arguments: without them it is only spoken of. */
 static bool has_synopsis(const char *text, const char *function) {
-        return has_word(text, ".Fn ", function) || has_word(text, ".Fo ", function);
+        char with_some[128], with_none[128];
+        snprintf(with_some, sizeof(with_some), "\n.Fn %s \"", function);
+        snprintf(with_none, sizeof(with_none), "\n.Fn %s void\n", function);
+        return strstr(text, with_some) || strstr(text, with_none) || has_word(text, "\n.Fo ", function);
 }
 
 static unsigned check_functions(const char *header, const char *text) {
