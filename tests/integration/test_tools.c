@@ -330,6 +330,25 @@ TEST(tools, what_waits_in_a_lane_of_a_paused_database_is_shown_as_queued) {
         host_end(&h);
 }
 
+/* Two benchmarks that are over soon; what they measure on a machine that runs other tests is nobody's business here. */
+TEST_WITH(tools, bench_tells_its_figures_as_a_table_with_the_machine_and_the_versions, .timeout = 240) {
+        static const char *const names[] = {"open-breaker", "warm"};
+        char *text, row[64];
+        for (unsigned i = 0; i < 2; i++) {
+                const char *argv[] = {tool_path(), "bench", names[i], "--markdown", "--quick", NULL};
+                int status = program_run(argv, &text, 4 * WAIT_MS);
+                bool late = status == 1 && strstr(text, "not done within"); /* it is said, and nothing hangs */
+                check_msg(late || status == 0, "%d: %s", status, text);
+                check_msg(strstr(text, "Lessor " LESSOR_RELEASE ", Redis ") && strstr(text, " CPUs ("), "%s", text);
+                check_msg(strstr(text, "\n\n| what | reference | Lessor | ratio | bar |\n|---|---|---|---|---|\n"),
+                          "%s", text);
+                snprintf(row, sizeof(row), "\n| `%s`, acquire", names[i]);
+                check_msg(late || strstr(text, row), "no row of %s in: %s", names[i], text);
+                check_msg(late || i == 0 || strstr(text, "\n| `warm`, four threads | "), "%s", text);
+                free(text);
+        }
+}
+
 TEST(tools, help_and_mistakes) {
         char *text;
         check_eq(program_run((const char *[]){tool_path(), "help", NULL}, &text, WAIT_MS), 0);

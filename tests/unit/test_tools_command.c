@@ -374,6 +374,10 @@ COMMAND_TEST(errors_of_usage_are_64_and_name_the_nearest) {
         check_eq(lessor("bench colt"), 64);
         check(strstr(output, "did you mean cold"));
         check_eq(lessor("bench cold --rounds 0"), 64);
+        check_eq(lessor("bench cold --json --markdown"), 64);
+        check_eq(lessor("bench cold --quick"), 64);
+        check_eq(lessor("bench cold --markdown --quick --rounds 3"), 64);
+        check_eq(lessor("bench colt --markdown"), 64);
 }
 
 COMMAND_TEST(help_and_version) {
