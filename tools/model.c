@@ -217,7 +217,9 @@ static int read_connections(const struct lessor_status *s, struct model *m) {
 
 static int longer_first(const void *a, const void *b) {
         const struct model_lane *x = a, *y = b;
-        return (x->age_ns < y->age_ns) - (x->age_ns > y->age_ns);
+        if (x->age_ns != y->age_ns)
+                return x->age_ns < y->age_ns ? 1 : -1;
+        return x->record.session < y->record.session ? -1 : 1; /* sent in the same moment */
 }
 
 static const struct lessor_status_connection *carrier_of(const struct model *m, const struct lessor_status_lane *l) {
