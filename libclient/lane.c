@@ -43,14 +43,17 @@ void lane_leave(struct lane_client *l) {
 }
 
 /* An eventfd that nobody reads: one write, one wake-up. */
-void lane_ring(struct lane_client *l, uint64_t bells) {
-        uint64_t one = 1;
+void lane_ring(struct lane_client *l) {
+        uint64_t one = 1, bells = lane_bells(l->bell, &l->worker.map->quiet);
         int keep = errno;
 
+        if (!session_hold(l->session))
+                return;
         while (write(guard_fd(l->doorbell), &one, sizeof(one)) < 0 && errno == EINTR)
                 ;
+        session_unref(l->session);
         errno = keep;
-        /* Release, pairs with lane_bell(). Not before: a thread that is held up here must not keep others from ringing. */
+        /* Release, pairs with lane_is_heard(). Not before: a thread that is held up here must not keep others from ringing. */
         if (bells != 0)
                 atomic_store_explicit(&l->rung, bells, memory_order_release);
 }
@@ -236,7 +239,7 @@ static bool reap(struct lane_client *l) {
                 case LANE_REAP_DONE:
                         good = deliver(l, &a);
                         if (lane_release(&l->worker))
-                                lane_ring(l, 0);
+                                lane_ring(l);
                         if (!good)
                                 return false;
                         break;

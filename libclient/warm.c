@@ -86,7 +86,9 @@ static void warm_set_free(struct warm_set *set) {
                 lease_drop(l);
                 free(l);
         }
-        session_unref(set->session);
+        if (set->uses)
+                session_unref(set->session);
+        session_drop(set->session);
         atomic_fetch_add(&warm_sets_freed, 1);
         free(set);
 }
@@ -103,6 +105,25 @@ static uint32_t lease_proof(const struct lessor_lease *l, bool clean) {
         if (clean)
                 return LESSOR_RETURN_CLEAN;
         return (lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0) | (l->unknown ? LESSOR_RETURN_UNKNOWN : 0);
+}
+
+/*
+ * The fds that are kept for a next grant, when there is none to come: the session is over. Without a broker nobody else ends
+ * these connections, and Redis would see them for as long as this process lives. A lease that is neither parked nor held is nobody's
+ * but the lock's.
+ */
+static void warm_set_forget(struct warm_set *set) {
+        struct session *s = set->session;
+
+        pthread_mutex_lock(&s->lock);
+        for (struct lessor_lease *l = session_over(s) ? atomic_load(&set->first) : NULL; l; l = l->next) {
+                /* Acquire, pairs with word_park(): what its last holder did is there. */
+                uint64_t word = atomic_load_explicit(&l->slot->word, memory_order_acquire);
+                bool given = atomic_load_explicit(&l->given, memory_order_relaxed);
+                if (!warm_is_busy(l) && (given || word_state(word) == WORD_STATE_VACANT))
+                        lease_drop(l);
+        }
+        pthread_mutex_unlock(&s->lock);
 }
 
 void warm_give_back(struct lessor_lease *l, bool clean) {
@@ -125,6 +146,7 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
         /* The fd goes first: when the broker hands the connection on, we have nothing of it any more, or it knows. */
         if (!kept)
                 lease_drop(l);
+        atomic_store_explicit(&l->given, true, memory_order_relaxed);
         warm_set_busy(l, false);
         /* Release, pairs with warm_at(): it may be granted again, at another thread's ticket, before we have the lock. */
         if (mine && !cold)
@@ -135,6 +157,9 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
                 session_return(set->session, &m, cold);
         if (cold)
                 atomic_fetch_sub(&set->cold, 1);
+        /* Kept for the next grant, and meanwhile there is none to come. */
+        if (kept && atomic_load(&set->state) != WARM_OPEN)
+                warm_set_forget(set);
         warm_set_released(set);
         errno = keep;
 }
@@ -175,6 +200,9 @@ static void warm_set_retire(struct warm_set *set) {
         for (struct lessor_lease *l = atomic_load(&set->first); l; l = l->next)
                 if (warm_freeze(l))
                         warm_give_back(l, true);
+        warm_set_forget(set);
+        if (session_over(set->session))
+                session_retire(set->session);
 }
 
 void warm_retire_others(struct lessor *client, const struct session *s) {
@@ -188,6 +216,7 @@ void warm_retire_others(struct lessor *client, const struct session *s) {
 void warm_set_close(struct warm_set *set) {
         unsigned held = atomic_load(&set->cold);
 
+        set->uses = session_hold(set->session);
         atomic_store(&set->state, WARM_RETIRED);
         warm_set_give_up(set);
         for (struct lessor_lease *l = atomic_load(&set->first); l; l = l->next)
@@ -203,7 +232,7 @@ static struct warm_set *warm_set_new(struct lessor_db *db, struct session *s, ui
 
         if (!set)
                 return NULL;
-        set->session = session_ref(s);
+        set->session = session_keep(s);
         set->control = control;
         set->database = database;
         set->epoch = s->epoch;
@@ -346,7 +375,8 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->unknown = false;
         l->grant = *g;
         l->broken = 0;
-        l->touched = l->pinned = false;
+        l->touched = l->pinned = l->raw = false;
+        atomic_store_explicit(&l->given, false, memory_order_relaxed);
         l->last_used = 0;
         l->sampled = 0;
         l->socket_timeout_ns = timeout > 0 ? timeout : TIME_NEVER;
