@@ -17,6 +17,30 @@ static lessor_pipe *pipe_of(struct client *c) {
         return p;
 }
 
+enum { REPLIES = 3 };
+
+/* Runs one; the replies are the caller's. */
+static redisReply **pipe_replies(struct client *c) {
+        redisReply **replies;
+        lessor_pipe *p = pipe_of(c);
+        size_t n;
+
+        check_msg(lessor_pipe_run(p, 5000, &replies, &n, &c->e) == 0, "%s", c->e.text);
+        check_eq(n, REPLIES);
+        lessor_pipe_free(p);
+        return replies;
+}
+
+static void check_pipe_fails(struct client *c, int code) {
+        redisReply **replies;
+        lessor_pipe *p = pipe_of(c);
+        size_t n;
+
+        check_eq(lessor_pipe_run(p, 5000, &replies, &n, &c->e), code);
+        check(c->e.may_have_run);
+        lessor_pipe_free(p);
+}
+
 static void pipe_at_once(struct fake *f, void *unused) {
         uint64_t tags[3];
 
@@ -41,22 +65,14 @@ static void pipe_at_once(struct fake *f, void *unused) {
 TEST(client_lane_many, a_pipe_goes_as_a_unit_and_its_replies_come_in_order) {
         struct client c;
         redisReply **replies;
-        lessor_pipe *p;
-        size_t n;
 
         client_start(&c, pipe_at_once);
-        p = pipe_of(&c);
-        check_msg(lessor_pipe_run(p, 5000, &replies, &n, &c.e) == 0, "%s", c.e.text);
-        check_eq(n, 3);
+        replies = pipe_replies(&c);
         check_str(replies[0]->str, "OK");
         check_str(replies[1]->str, "ERR no");
         check_str(replies[2]->str, "v");
-        lessor_pipe_replies_free(replies, n);
-        lessor_pipe_free(p);
-        p = pipe_of(&c);
-        check_eq(lessor_pipe_run(p, 5000, &replies, &n, &c.e), LESSOR_E_UPSTREAM);
-        check(c.e.may_have_run);
-        lessor_pipe_free(p);
+        lessor_pipe_replies_free(replies, REPLIES);
+        check_pipe_fails(&c, LESSOR_E_UPSTREAM);
         client_end(&c);
 }
 
@@ -65,21 +81,17 @@ static void pipe_leased(struct fake *f, void *unused) {
 
         need(f, fake_attach(f) && fake_lane_open_with(f, &lane, &g));
         lease_for(f, SET_K INCR_K GET_K, "+OK\r\n:1\r\n+x\r\n");
+        need(f, !fake_lane_has(&lane));
         script_ends(f);
 }
 
 TEST(client_lane_many, a_pipe_that_does_not_fit_goes_by_lease_as_a_whole) {
         struct client c;
         redisReply **replies;
-        lessor_pipe *p;
-        size_t n;
 
         client_start(&c, pipe_leased);
-        p = pipe_of(&c);
-        check_msg(lessor_pipe_run(p, 5000, &replies, &n, &c.e) == 0, "%s", c.e.text);
-        check_eq(n, 3);
-        lessor_pipe_replies_free(replies, n);
-        lessor_pipe_free(p);
+        replies = pipe_replies(&c);
+        lessor_pipe_replies_free(replies, REPLIES);
         client_end(&c);
 }
 
@@ -103,18 +115,13 @@ static void pipe_in_two_parts(struct fake *f, void *unused) {
 TEST(client_lane_many, of_a_pipe_what_the_broker_does_not_take_goes_by_lease_behind_what_it_took) {
         struct client c;
         redisReply **replies;
-        lessor_pipe *p;
-        size_t n;
 
         client_start(&c, pipe_in_two_parts);
-        p = pipe_of(&c);
-        check_msg(lessor_pipe_run(p, 5000, &replies, &n, &c.e) == 0, "%s", c.e.text);
-        check_eq(n, 3);
+        replies = pipe_replies(&c);
         check_str(replies[0]->str, "OK");
         check_eq(replies[1]->integer, 1);
         check_str(replies[2]->str, "x");
-        lessor_pipe_replies_free(replies, n);
-        lessor_pipe_free(p);
+        lessor_pipe_replies_free(replies, REPLIES);
         client_end(&c);
 }
 
@@ -138,14 +145,9 @@ static void second_part_refused(struct fake *f, void *unused) {
 TEST(client_lane_many, a_pipe_whose_second_part_finds_no_lease_may_have_run) {
         struct client c;
         redisReply **replies;
-        lessor_pipe *p;
-        size_t n;
 
         client_start(&c, second_part_refused);
-        p = pipe_of(&c);
-        check_eq(lessor_pipe_run(p, 5000, &replies, &n, &c.e), LESSOR_E_EXHAUSTED);
-        check(c.e.may_have_run);
-        lessor_pipe_free(p);
+        check_pipe_fails(&c, LESSOR_E_EXHAUSTED);
         client_end(&c);
 }
 
