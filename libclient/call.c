@@ -296,17 +296,21 @@ static enum ran run_fail(const struct run *run, const struct lane_call *failed, 
 static enum ran run_judge(const struct run *run, struct exchange *x, lessor_error *error) {
         bool rest_unsent;
         size_t n = run_answered(run, &rest_unsent);
-        const struct lane_call *rest = n < run->n ? &run->calls[n] : NULL;
 
-        if (n == 0 && rest_unsent)
-                return rest->over ? RAN_OVER : RAN_ELSEWHERE;
-        run_count(run, rest && rest_unsent && !rest->over ? n : run->n, x->now);
-        if (rest && (!rest_unsent || rest->over))
-                return run_fail(run, rest, error);
+        if (n < run->n) {
+                const struct lane_call *rest = &run->calls[n];
+                if (!rest_unsent || (n > 0 && rest->over)) {
+                        run_count(run, run->n, x->now);
+                        return run_fail(run, rest, error);
+                }
+                if (n == 0)
+                        return rest->over ? RAN_OVER : RAN_ELSEWHERE;
+        }
+        run_count(run, n, x->now);
         for (size_t i = 0; i < n; i++)
                 x->replies[i] = ptr_steal(&run->calls[i].reply);
         x->got = n;
-        return rest ? RAN_PARTLY : RAN;
+        return n < run->n ? RAN_PARTLY : RAN;
 }
 
 static enum ran run(struct run *run, struct exchange *x, lessor_error *error) {

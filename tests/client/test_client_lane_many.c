@@ -144,7 +144,6 @@ static void second_part_refused(struct fake *f, void *unused) {
 
 TEST(client_lane_many, a_pipe_whose_second_part_finds_no_lease_may_have_run) {
         struct client c;
-        redisReply **replies;
 
         client_start(&c, second_part_refused);
         check_pipe_fails(&c, LESSOR_E_EXHAUSTED);
