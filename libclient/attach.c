@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Attaching: connect, ATTACH (with our own pidfd, where the kernel does not make one), ATTACHED with the shared memory; all of it within one deadline. */
+/* ATTACH goes with our own pidfd, where the kernel does not make one. */
+#include "attach.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +25,8 @@
 
 enum { ATTACH_REQUEST = 1 };
 
-static void session_unrefp(struct session **s) { session_unref(*s); }
+#define RETRY_NS (2 * NS_PER_MS) /* before the backlog is tried again, with as much jitter; doubled each time */
+enum { RETRY_DOUBLINGS = 4 };
 
 static int attach_unanswered(const char *socket, lessor_error *error) {
         return error_set(error, LESSOR_E_UNAVAILABLE,
@@ -53,33 +57,53 @@ static int attach_refused(const char *path, int errnum, lessor_error *error) {
         }
 }
 
-/* connect() to a Unix socket waits for room in the backlog only, for as long as SO_SNDTIMEO says. */
-static int attach_connect(const char *path, uint64_t deadline, struct session **ret, bool *ret_pidfd_known,
-                          lessor_error *error) {
-        _cleanup_(fd_closep) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-        const struct timeval receive = {.tv_usec = SESSION_RECEIVE_MS * 1000};
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        struct session *s;
+/* The backlog is full, and nobody tells when it is not: with jitter, for those who come back are many. */
+static int attach_later(struct attach *a, uint64_t now, lessor_error *error) {
+        uint64_t pause = RETRY_NS << (a->refusals < RETRY_DOUBLINGS ? a->refusals : RETRY_DOUBLINGS);
 
-        if (fd < 0)
-                return attach_refused(path, errno, error);
-        *ret_pidfd_known = pidfd_of_peers_known(fd);
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive));
+        if (now >= a->deadline)
+                return attach_unanswered(a->socket, error);
+        a->refusals++;
+        a->retry = now + pause + (now ^ (uint64_t)getpid() * UINT64_C(0x9e3779b97f4a7c15)) % pause;
+        a->retry = a->retry < a->deadline ? a->retry : a->deadline;
+        return -EINPROGRESS;
+}
+
+/* connect() to a Unix socket waits for room in the backlog only, for as long as SO_SNDTIMEO says. 0; -errno. */
+static int connect_until(int fd, const char *path, uint64_t until) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+
         memcpy(address.sun_path, path, strlen(path) + 1);
         for (;;) {
-                uint64_t left = time_left(clock_now(), deadline) / NS_PER_US + 1;
+                uint64_t left = until > 0 ? time_left(clock_now(), until) / NS_PER_US + 1 : 1;
                 struct timeval t = {.tv_sec = (time_t)(left / 1000000), .tv_usec = (suseconds_t)(left % 1000000)};
-                setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
+                if (until > 0)
+                        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof(t));
                 if (connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0)
-                        break;
+                        return 0;
                 if (errno != EINTR)
-                        return attach_refused(path, errno, error);
+                        return -errno;
         }
-        s = session_new(path, fd_steal(&fd));
-        if (!s)
-                return error_set(error, -ENOMEM, "out of memory");
-        *ret = s;
-        return 0;
+}
+
+static int attach_connect(struct attach *a, uint64_t until, lessor_error *error) {
+        const struct timeval receive = {.tv_usec = SESSION_RECEIVE_MS * 1000};
+        _cleanup_(fd_closep) int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (until ? 0 : SOCK_NONBLOCK), 0);
+        int r;
+
+        if (fd < 0)
+                return attach_refused(a->socket, errno, error);
+        a->pidfd_known = pidfd_of_peers_known(fd);
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &receive, sizeof(receive));
+        r = connect_until(fd, a->socket, until);
+        if (r == -EAGAIN && (until < a->deadline || until == 0))
+                return attach_later(a, clock_now(), error);
+        if (r < 0)
+                return attach_refused(a->socket, -r, error);
+        if (until == 0) /* others will wait at it */
+                fcntl(fd, F_SETFL, 0);
+        a->session = session_new(a->socket, fd_steal(&fd));
+        return a->session ? 0 : error_set(error, -ENOMEM, "out of memory");
 }
 
 static int attach_hello(struct session *s, bool pidfd_known, lessor_error *error) {
@@ -153,45 +177,72 @@ static int attach_answer(struct session *s, struct fdpass_packet *packet, const 
 }
 
 /* At first in recvmsg() alone, as in session_wait(); then until the deadline. 0; -EAGAIN once more; -ETIMEDOUT; -errno. */
-static int attach_wait(struct session *s, bool first, uint64_t deadline, union wire_message *buffer,
+static int attach_wait(struct session *s, bool first, uint64_t until, union wire_message *buffer,
                        struct fdpass_packet *packet) {
         int r;
 
-        if (first && time_left(clock_now(), deadline) >= SESSION_RECEIVE_MS * NS_PER_MS)
+        if (until == 0) {
+                r = fdpass_receive(s->fd, buffer, sizeof(*buffer), packet);
+                return r == -EAGAIN ? -ETIMEDOUT : r;
+        }
+        if (first && time_left(clock_now(), until) >= SESSION_RECEIVE_MS * NS_PER_MS)
                 return fdpass_wait(s->fd, buffer, sizeof(*buffer), packet);
-        r = io_poll(s->fd, POLLIN, deadline);
+        r = io_poll(s->fd, POLLIN, until);
         if (r <= 0)
                 return r == 0 ? -ETIMEDOUT : r;
         return fdpass_receive(s->fd, buffer, sizeof(*buffer), packet);
 }
 
-static int attach_receive(struct session *s, uint64_t deadline, lessor_error *error) {
+static int attach_receive(struct attach *a, uint64_t until, lessor_error *error) {
         __attribute__((cleanup(fdpass_close))) struct fdpass_packet packet = {0};
         union wire_message buffer;
 
         for (bool first = true;; first = false) {
-                int r = attach_wait(s, first, deadline, &buffer, &packet);
+                int r = attach_wait(a->session, first, until, &buffer, &packet);
                 if (r == 0)
-                        return attach_answer(s, &packet, &buffer, error);
+                        return attach_answer(a->session, &packet, &buffer, error);
                 if (r == -ETIMEDOUT)
-                        return attach_unanswered(s->socket, error);
+                        return clock_now() < a->deadline ? -EINPROGRESS : attach_unanswered(a->socket, error);
                 /* A reset is told once, before what was still sent to us. */
                 if (r != -EAGAIN && r != -EINTR && r != -ECONNRESET)
-                        return attach_refused(s->socket, -r, error);
+                        return attach_refused(a->socket, -r, error);
         }
 }
 
-int session_attach(const char *socket, uint64_t deadline, struct session **ret, lessor_error *error) {
-        _cleanup_(session_unrefp) struct session *s = NULL;
-        bool pidfd_known;
-        int r = attach_connect(socket, deadline, &s, &pidfd_known, error);
+/* Until the backlog has room; a step that waits does so in connect(). */
+static int attach_pause(const struct attach *a, uint64_t until) {
+        struct timespec t;
+        uint64_t to = a->retry < until ? a->retry : until;
 
-        if (!s)
-                return r;
-        r = attach_hello(s, pidfd_known, error);
+        if (clock_now() >= a->retry)
+                return 0;
+        if (until == 0)
+                return -EINPROGRESS;
+        t = (struct timespec){.tv_sec = (time_t)(to / NS_PER_S), .tv_nsec = (long)(to % NS_PER_S)};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+        return a->retry < until ? 0 : -EINPROGRESS;
+}
+
+static int attach_go_on(struct attach *a, uint64_t until, lessor_error *error) {
+        int r = 0;
+
+        if (!a->session)
+                r = attach_pause(a, until);
+        if (r == 0 && !a->session)
+                r = attach_connect(a, until, error);
+        if (r == 0 && !a->asked) {
+                r = attach_hello(a->session, a->pidfd_known, error);
+                a->asked = true;
+        }
+        return r == 0 ? attach_receive(a, until, error) : r;
+}
+
+int attach_step(struct attach *a, uint64_t until, struct session **ret, lessor_error *error) {
+        int r = attach_go_on(a, until < a->deadline ? until : a->deadline, error);
+
         if (r == 0)
-                r = attach_receive(s, deadline, error);
-        if (r == 0)
-                *ret = ptr_steal(&s);
+                *ret = ptr_steal(&a->session);
+        else if (r != -EINPROGRESS)
+                a->session = session_unref(a->session);
         return r;
 }

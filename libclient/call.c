@@ -35,29 +35,48 @@ static uint64_t attach_deadline(uint64_t now, int wait_ms) {
 }
 
 /* The session's set of this database, made at the first use. */
-static int find_set(struct lessor_db *db, uint64_t deadline, struct warm_set **ret, lessor_error *error) {
+static int set_of(struct lessor_db *db, struct session *s, struct warm_set **ret, lessor_error *error) {
         const struct lessor_control_database *control;
-        struct warm_set *set = NULL;
-        struct session *s;
+        struct warm_set *set;
         uint32_t database;
+        int r = client_place(s, db, &database, &control, error);
+
+        if (r != 0)
+                return r;
+        set = warm_set_for(db, s, database, control);
+        if (!set)
+                return error_set(error, -ENOMEM, "out of memory");
+        *ret = set;
+        return 0;
+}
+
+static int find_set(struct lessor_db *db, uint64_t deadline, struct warm_set **ret, lessor_error *error) {
+        struct session *s;
         int r = client_session(db->client, deadline, &s, error);
 
         if (r != 0)
                 return r;
-        r = client_place(s, db, &database, &control, error);
-        if (r == 0) {
-                set = warm_set_for(db, s, database, control);
-                r = set ? 0 : error_set(error, -ENOMEM, "out of memory");
-        }
+        r = set_of(db, s, ret, error);
         session_unref(s);
-        if (r == 0)
-                *ret = set;
         return r;
 }
 
 static bool is_advised(const struct lessor_control_database *control, bool direct) {
         uint32_t path = __atomic_load_n(&control->path, __ATOMIC_RELAXED);
         return path == LESSOR_PATH_LANE || (direct && path == LESSOR_PATH_DIRECT);
+}
+
+/* All of the way but the lane. */
+static int way_of(const struct lessor_db *db, const struct warm_set *set, bool direct, struct lane_way *ret,
+                  lessor_error *error) {
+        int r;
+
+        if (session_over(set->session) || !is_advised(set->control, direct))
+                return error_set(error, LESSOR_E_NEEDS_LEASE, "database `%s`: commands go by lease", db->name);
+        r = control_refusal(set->control, error);
+        if (r == 0)
+                *ret = (struct lane_way){.session = set->session, .control = set->control, .database = set->database};
+        return r;
 }
 
 int call_find_way(struct lessor_db *db, uint64_t deadline, bool direct, bool wait, struct lane_way *ret,
@@ -67,15 +86,18 @@ int call_find_way(struct lessor_db *db, uint64_t deadline, bool direct, bool wai
 
         if (!set || session_over(set->session))
                 r = find_set(db, deadline, &set, error);
-        if (r != 0)
-                return r;
-        if (session_over(set->session) || !is_advised(set->control, direct))
-                return error_set(error, LESSOR_E_NEEDS_LEASE, "database `%s`: commands go by lease", db->name);
-        r = control_refusal(set->control, error);
-        if (r != 0)
-                return r;
-        *ret = (struct lane_way){.session = set->session, .control = set->control, .database = set->database};
-        return lane_get(set->session, set->control->thread, deadline, wait, &ret->lane, error);
+        if (r == 0)
+                r = way_of(db, set, direct, ret, error);
+        return r == 0 ? lane_get(set->session, set->control->thread, deadline, wait, &ret->lane, error) : r;
+}
+
+int call_find_way_now(struct lessor_db *db, struct session *s, struct lane_way *ret, lessor_error *error) {
+        struct warm_set *set;
+        int r = set_of(db, s, &set, error);
+
+        if (r == 0)
+                r = way_of(db, set, false, ret, error);
+        return r == 0 ? lane_get_now(s, set->control->thread, &ret->lane, error) : r;
 }
 
 /* ---- a run: the calls of one thread, which waits for all of them ----------------------------------------------------- */
@@ -226,11 +248,6 @@ void call_say(const struct lane_way *way, const struct lane_call *call, lessor_e
         error_may_have_run(error, call->may_have_run);
 }
 
-/* Does it say nothing but that it wants to go another way? */
-static bool is_unsent(const struct lane_call *call) {
-        return call->outcome != 0 && !call->may_have_run && (call->over || call->outcome == LESSOR_E_NEEDS_LEASE);
-}
-
 static void run_count(const struct run *run, uint64_t began) {
         struct outcome_counts counts = {0};
         uint64_t now = clock_now();
@@ -255,7 +272,7 @@ static enum ran run_judge(const struct run *run, struct exchange *x, lessor_erro
         for (size_t i = 0; i < run->n; i++) {
                 const struct lane_call *call = &run->calls[i];
                 may_have_run = may_have_run || call->outcome == 0 || call->may_have_run;
-                unsent = unsent && is_unsent(call);
+                unsent = unsent && call_is_unsent(call);
                 if (call->outcome != 0 && !failed)
                         failed = call;
         }
@@ -295,7 +312,7 @@ static enum ran run(struct run *run, struct exchange *x, lessor_error *error) {
 
 /* ---- the choice -------------------------------------------------------------------------------------------------- */
 
-static bool goes_by_lane(const struct exchange *x) {
+bool call_goes_by_lane(const struct exchange *x) {
         if (x->requests == 0 || x->requests > LANE_ENTRIES_MAX || x->requests != x->expected)
                 return false;
         for (size_t i = 0; i < x->requests; i++) {
@@ -326,7 +343,7 @@ static enum ran by_lane(struct lessor_db *db, int wait_ms, uint64_t until, struc
         uint64_t wait, reply;
         int found;
 
-        if (!goes_by_lane(x))
+        if (!call_goes_by_lane(x))
                 return RAN_ELSEWHERE;
         x->now = clock_now();
         found = call_find_way(db, attach_deadline(x->now, wait_ms), false, false, &r.way, error);

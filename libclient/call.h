@@ -28,5 +28,13 @@ struct lane_way {
  */
 int call_find_way(struct lessor_db *db, uint64_t deadline, bool direct, bool wait, struct lane_way *ret,
                   lessor_error *error);
+/* Likewise where the broker advises it, on this session, without waiting: -EINPROGRESS, the lane is being opened. */
+int call_find_way_now(struct lessor_db *db, struct session *s, struct lane_way *ret, lessor_error *error);
+/* Its requests' classes, and their number. */
+bool call_goes_by_lane(const struct exchange *x);
+/* Does it say nothing but that it wants to go another way? */
+static inline bool call_is_unsent(const struct lane_call *call) {
+        return call->outcome != 0 && !call->may_have_run && (call->over || call->outcome == LESSOR_E_NEEDS_LEASE);
+}
 /* What to say of a call that came to nothing. */
 void call_say(const struct lane_way *way, const struct lane_call *call, lessor_error *error);

@@ -5,6 +5,9 @@
  * fork; it puts a new one in front. The old ones stay until lessor_close(), so that nobody needs to know who still
  * looks at them.
  *
+ * An attempt to attach stands in the home, too: threads that wait take steps of it that wait, one thread at a time; event
+ * loops take steps that do not. Whoever is there when it comes to an end tells the others.
+ *
  * Databases are named, not numbered: a number belongs to one session's control page and is looked up anew in the
  * next.
  */
@@ -17,6 +20,8 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "attach.h"
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "error.h"
 #include "warm.h"
@@ -28,9 +33,12 @@ struct home {
         struct home *older; /* an ancestor process' */
         pthread_mutex_t lock;
         pthread_cond_t attached;
-        bool attaching;    /* by one thread; the others wait */
-        unsigned attempts; /* finished */
-        lessor_error last; /* why the last of them failed */
+        bool attaching; /* an attempt is under way, whoever takes the next step */
+        bool driven;    /* a thread is in the middle of one; the others wait */
+        struct attach attach;
+        struct list watches; /* struct client_watch */
+        unsigned attempts;   /* finished */
+        lessor_error last;   /* why the last of them failed */
         struct session *session;
 };
 
@@ -42,6 +50,7 @@ static struct home *home_new(struct home *older) {
                 return NULL;
         h->epoch = fork_epoch();
         h->older = older;
+        list_init(&h->watches);
         pthread_mutex_init(&h->lock, NULL);
         pthread_condattr_init(&attributes);
         pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -52,6 +61,7 @@ static struct home *home_new(struct home *older) {
 
 static void home_free(struct home *h) {
         session_unref(h->session);
+        session_unref(h->attach.session);
         if (h->epoch == fork_epoch()) {
                 pthread_cond_destroy(&h->attached);
                 pthread_mutex_destroy(&h->lock);
@@ -121,35 +131,70 @@ void lessor_close(lessor *l) {
         free(l);
 }
 
-/* Lock held; released while it attaches. */
-static void home_attach(struct home *h, const char *socket, uint64_t deadline) {
-        struct session *s = NULL;
-        lessor_error error;
+/* ---- attaching: one attempt at a time, which belongs to nobody. Home lock held ---------------------------------------- */
 
-        h->attaching = true;
-        h->session = session_unref(h->session);
-        pthread_mutex_unlock(&h->lock);
-        error_clear(&error);
-        session_attach(socket, deadline, &s, &error);
-        pthread_mutex_lock(&h->lock);
-        h->session = s;
-        h->last = error;
-        h->attempts++;
-        h->attaching = false;
+static void home_tell(struct home *h) {
         pthread_cond_broadcast(&h->attached);
+        list_for_each (&h->watches, it) {
+                struct client_watch *w = container_of(it, struct client_watch, link);
+                w->told(w);
+        }
 }
 
-/* Lock held. One attempt, ours or the one another thread is making: false when the deadline passed before. */
+static void home_begin(struct home *h, const char *socket, uint64_t deadline) {
+        h->session = session_unref(h->session);
+        h->attaching = true;
+        attach_begin(&h->attach, socket, deadline);
+}
+
+/* A step came to `r`. */
+static void home_judge(struct home *h, int r, struct session *s, const lessor_error *error) {
+        if (r != -EINPROGRESS) {
+                h->session = s;
+                h->last = *error;
+                h->attempts++;
+                h->attaching = false;
+        }
+        home_tell(h);
+}
+
+/* Released while it waits: `driven` keeps others away. Whoever leaves before the end leaves it to them. */
+static void home_drive(struct home *h, uint64_t until) {
+        struct session *s = NULL;
+        lessor_error error;
+        int r;
+
+        h->driven = true;
+        pthread_mutex_unlock(&h->lock);
+        error_clear(&error);
+        r = attach_step(&h->attach, until, &s, &error);
+        pthread_mutex_lock(&h->lock);
+        h->driven = false;
+        home_judge(h, r, s, &error);
+}
+
+/* One attempt: false when the deadline passed before it came to an end. */
 static bool home_await(struct home *h, const char *socket, uint64_t deadline) {
         struct timespec t = {.tv_sec = (time_t)(deadline / NS_PER_S), .tv_nsec = (long)(deadline % NS_PER_S)};
         unsigned attempts = h->attempts;
+        bool in_time = true;
 
         if (!h->attaching)
-                home_attach(h, socket, deadline);
-        while (h->attempts == attempts)
-                if (pthread_cond_timedwait(&h->attached, &h->lock, &t) != 0)
-                        return h->attempts != attempts;
-        return true;
+                home_begin(h, socket, deadline);
+        while (h->attempts == attempts && in_time) {
+                if (h->driven)
+                        in_time = pthread_cond_timedwait(&h->attached, &h->lock, &t) == 0;
+                else
+                        home_drive(h, deadline);
+                in_time = in_time && clock_now() < deadline;
+        }
+        return h->attempts != attempts;
+}
+
+static int home_failed(const struct home *h, lessor_error *error) {
+        if (error)
+                *error = h->last;
+        return h->last.code;
 }
 
 int client_session(struct lessor *l, uint64_t deadline, struct session **ret, lessor_error *error) {
@@ -163,13 +208,10 @@ int client_session(struct lessor *l, uint64_t deadline, struct session **ret, le
         if (!h->session || session_over(h->session)) {
                 if (!home_await(h, l->socket, deadline))
                         r = error_set(error, LESSOR_E_UNAVAILABLE, "the broker on %s does not answer", l->socket);
-                else if (!h->session) {
-                        r = h->last.code;
-                        if (error)
-                                *error = h->last;
-                } else {
+                else if (!h->session)
+                        r = home_failed(h, error);
+                else
                         fresh = true;
-                }
         }
         if (r == 0)
                 *ret = session_ref(h->session);
@@ -177,6 +219,68 @@ int client_session(struct lessor *l, uint64_t deadline, struct session **ret, le
         if (fresh)
                 warm_retire_others(l, *ret);
         return r;
+}
+
+/* One step, without waiting. */
+static int home_step(struct lessor *l, struct home *h, uint64_t now, struct client_attach *ret, lessor_error *error) {
+        struct session *s = NULL;
+        lessor_error local;
+        int r = -EINPROGRESS;
+
+        *ret = (struct client_attach){.fd = -1, .at = TIME_NEVER};
+        if (!h->attaching && !lease_may_attach(l, now)) {
+                ret->at = atomic_load_explicit(&l->next_attach, memory_order_relaxed);
+                return r;
+        }
+        if (!h->attaching)
+                home_begin(h, l->socket, time_after(now, ATTACH_NS));
+        if (h->driven)
+                return r;
+        error_clear(&local);
+        r = attach_step(&h->attach, 0, &s, &local);
+        if (r == -EINPROGRESS) {
+                *ret = (struct client_attach){.fd = attach_fd(&h->attach), .at = attach_at(&h->attach)};
+                return r;
+        }
+        home_judge(h, r, s, &local);
+        if (r != 0)
+                lease_attach_later(l, now);
+        return r == 0 ? 0 : home_failed(h, error);
+}
+
+int client_session_now(struct lessor *l, struct client_watch *w, struct session **ret, struct client_attach *ret_attach,
+                       lessor_error *error) {
+        struct home *h = client_home(l);
+        bool fresh = false;
+        int r = 0;
+
+        if (!h)
+                return error_set(error, -ENOMEM, "out of memory");
+        pthread_mutex_lock(&h->lock);
+        if (!h->session || session_over(h->session)) {
+                r = home_step(l, h, clock_now(), ret_attach, error);
+                fresh = r == 0;
+        }
+        list_remove(&w->link);
+        if (r == -EINPROGRESS)
+                list_push_back(&h->watches, &w->link);
+        if (r == 0)
+                *ret = session_ref(h->session);
+        pthread_mutex_unlock(&h->lock);
+        if (fresh)
+                warm_retire_others(l, *ret);
+        return r;
+}
+
+void client_unwatch(struct lessor *l, struct client_watch *w) {
+        struct home *h = client_home(l);
+
+        if (!h)
+                return;
+        pthread_mutex_lock(&h->lock);
+        list_remove(&w->link);
+        home_tell(h); /* it may have been the only one that was at it */
+        pthread_mutex_unlock(&h->lock);
 }
 
 static int client_unknown(struct session *s, const char *name, lessor_error *error) {
@@ -216,8 +320,8 @@ static struct lessor_db *client_known(struct lessor_db *first, const struct less
         return NULL;
 }
 
-/* The one lessor_db of that name; two threads may come with the same name at once. NULL: out of memory. */
-static struct lessor_db *client_intern(struct lessor *l, const char *name) {
+/* Two threads may come with the same name at once. */
+struct lessor_db *client_intern(struct lessor *l, const char *name) {
         struct lessor_db *first = atomic_load_explicit(&l->databases, memory_order_acquire), *db, *other;
 
         db = client_known(first, NULL, name);

@@ -34,6 +34,24 @@ struct lessor_db {
 /* This process' session, attached if need be; the caller's reference. Else the code of *error. */
 int client_session(struct lessor *l, uint64_t deadline, struct session **ret, lessor_error *error);
 
+/* Who wants to know when an attach that another thread is at has come to an end. Told under the home's lock. */
+struct client_watch {
+        struct list link;
+        void (*told)(struct client_watch *);
+};
+/* What an attach under way waits for, besides being told. */
+struct client_attach {
+        int fd;      /* readable; -1: nothing */
+        uint64_t at; /* CLOCK_MONOTONIC */
+};
+/* As client_session(), without waiting. -EINPROGRESS: again, when *ret_attach says so or `w` is told. Failures are not repeated at once. */
+int client_session_now(struct lessor *l, struct client_watch *w, struct session **ret, struct client_attach *ret_attach,
+                       lessor_error *error);
+void client_unwatch(struct lessor *l, struct client_watch *w); /* this process'; who is not watched is no matter */
+
+/* The one lessor_db of that name, known to a broker or not; shorter than LESSOR_NAME_SIZE. NULL: out of memory. */
+struct lessor_db *client_intern(struct lessor *l, const char *name);
+
 /* Where the session has the database: 0, or LESSOR_E_UNKNOWN_DATABASE. */
 int client_place(struct session *s, struct lessor_db *db, uint32_t *ret_index,
                  const struct lessor_control_database **ret, lessor_error *error);

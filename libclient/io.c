@@ -75,8 +75,50 @@ static int stream_write(struct stream *s, struct exchange *x) {
         return 0;
 }
 
+enum { SEND_PARTS = 64 };
+
+/* n bytes more are sent, of the first of them first. */
+static void stream_sent(struct stream *s, struct exchange *const *x, size_t n) {
+        while (n > 0) {
+                size_t part = (*x)->size - (*x)->written < n ? (*x)->size - (*x)->written : n;
+                stream_wrote(s, *x++, part);
+                n -= part;
+        }
+}
+
+int stream_send(struct stream *s, struct exchange *const *x, size_t n, int *ret_error) {
+        struct iovec parts[SEND_PARTS];
+        struct msghdr message = {.msg_iov = parts};
+
+        while (n > 0) {
+                size_t k = n < SEND_PARTS ? n : SEND_PARTS, size = 0;
+                ssize_t sent;
+                for (size_t i = 0; i < k; i++) {
+                        parts[i].iov_base = (void *)(uintptr_t)(x[i]->out + x[i]->written);
+                        parts[i].iov_len = x[i]->size - x[i]->written;
+                        size += parts[i].iov_len;
+                }
+                message.msg_iovlen = k;
+                do
+                        sent = sendmsg(s->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+                while (sent < 0 && errno == EINTR);
+                if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+                        return 0;
+                if (sent < 0) {
+                        *ret_error = errno;
+                        return LESSOR_E_CONNECTION;
+                }
+                stream_sent(s, x, (size_t)sent);
+                if ((size_t)sent < size)
+                        return 0;
+                x += k;
+                n -= k;
+        }
+        return 0;
+}
+
 /* Takes whole replies out of the buffer. */
-static int stream_parse(struct stream *s, struct exchange *x) {
+int stream_parse(struct stream *s, struct exchange *x) {
         while (s->reader && x->got < x->expected) {
                 void *reply = NULL;
                 if (redisReaderGetReply(s->reader, &reply) != REDIS_OK) {
@@ -100,6 +142,18 @@ static int stream_feed(struct stream *s, const char *data, size_t size) {
         if (!s->reader || redisReaderFeed(s->reader, data, size) != REDIS_OK)
                 return -ENOMEM;
         return 0;
+}
+
+int stream_receive(struct stream *s, struct exchange *x, char *buffer, size_t size) {
+        ssize_t n = recv(s->fd, buffer, size, MSG_DONTWAIT);
+
+        if (n == 0)
+                return exchange_fail(x, 0);
+        if (n < 0)
+                return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? -EAGAIN : exchange_fail(x, errno);
+        if (stream_feed(s, buffer, (size_t)n) < 0)
+                return -ENOMEM;
+        return (size_t)n < size ? 0 : STREAM_MORE;
 }
 
 /* What the socket has, at most one buffer of it: 0 or an error; nothing there is 0 too. */

@@ -10,6 +10,7 @@
  * throughput). It shortens the way to the first byte only; if somebody else who holds the description undoes it, the
  * worst is a wait that his own pool's lease limits end.
  */
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,6 +54,15 @@ struct exchange {
  * was written.
  */
 int stream_exchange(struct stream *s, struct exchange *x);
+/*
+ * Without waiting, for several exchanges one behind the other. Sends what the socket takes of them, from the first one's `written` on:
+ * 0, or LESSOR_E_CONNECTION and *ret_error is the errno. Then receives what there is, at most `size`, and puts into x what is whole:
+ * stream_receive() once: 0, STREAM_MORE (there may be more), -EAGAIN or an error of x; stream_parse() for it and each that follows.
+ */
+enum { STREAM_MORE = -EINPROGRESS };
+int stream_send(struct stream *s, struct exchange *const *x, size_t n, int *ret_error);
+int stream_receive(struct stream *s, struct exchange *x, char *buffer, size_t size);
+int stream_parse(struct stream *s, struct exchange *x);
 /* Everything sent whole, answered whole, and not a byte more. */
 bool stream_even(const struct stream *s);
 void stream_deinit(struct stream *s);

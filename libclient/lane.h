@@ -3,12 +3,12 @@
 /*
  * This process' side of a lane (base/lane.h), shared by all its threads: a table of the calls under way, and who waits for
  * them. One thread leads: it sleeps where the broker wakes, and reaps for all. The others follow, each asleep on a word of
- * its own, until their calls are done or they are called to lead. A queue (queue.c) has no thread of its own: nobody
+ * its own, until their calls are done or they are called to lead. An inbox (inbox.h) has no thread of its own: nobody
  * waits for its calls but the next thread that reaps, be it the leader.
  *
  * While somebody leads, nobody else reaps: the leader may be about to sleep, and would not be woken by what is done already.
  *
- * Locks are taken in this order: the session's, a lane's, a queue's. So whoever holds a lane's lock cannot end the session;
+ * Locks are taken in this order: the session's, a lane's, an inbox'. So whoever holds a lane's lock cannot end the session;
  * what is found bad is kept until the lock is given back, see lane_leave().
  */
 #include <pthread.h>
@@ -91,7 +91,7 @@ struct lane_client {
         struct lane_waiter *leader;
         bool leader_sleeps;
         struct list followers;
-        struct list armed; /* queues that are to be told by LANE_WAKE, see queue.c */
+        struct list armed; /* inboxes that are to be told by LANE_WAKE */
         bool over;         /* nothing is submitted any more, and nothing under way */
         int bad;           /* 0, or why the session is to be ended: LESSOR_E_PROTOCOL */
         redisReader *reader;
@@ -117,6 +117,8 @@ struct lane_client *lane_find(struct session *s, uint32_t thread);
  */
 int lane_get(struct session *s, uint32_t thread, uint64_t deadline, bool wait, struct lane_client **ret,
              lessor_error *error);
+/* Likewise, without waiting. -EINPROGRESS: it is being opened, the session's watches will be told. */
+int lane_get_now(struct session *s, uint32_t thread, struct lane_client **ret, lessor_error *error);
 
 /* The session's lock is held for what follows. Messages; NULL, or what is wrong. The fds are taken; -1: lost on the way. */
 const char *lanes_opened(struct session *s, const struct lessor_msg_lane_opened *m, int memory, int doorbell);
@@ -127,8 +129,10 @@ bool lanes_refused(struct session *s, const struct lessor_msg_error *m);
 bool lanes_asked(struct session *s, uint64_t request);
 /* The session is over, and says why. */
 void lanes_end(struct session *s);
-void lanes_free(struct session *s);   /* the last reference is gone */
-void lanes_forget(struct session *s); /* likewise, in a child: they are its parent's */
+void lanes_hang_up(struct session *s); /* the last reference is gone: nobody rings any more */
+void lanes_fade(struct session *s);    /* and a newer session has taken over: see shared_fade() */
+void lanes_free(struct session *s);    /* the last keeper is gone */
+void lanes_forget(struct session *s);  /* likewise, in a child: they are its parent's */
 
 /* ---- lane.c: lane lock held, unless said otherwise ------------------------------------------------------------------ */
 

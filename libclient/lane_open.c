@@ -12,8 +12,8 @@
 #include "base/clock.h"
 #include "client.h"
 #include "error.h"
+#include "inbox.h"
 #include "lane.h"
-#include "queue.h"
 #include "session.h"
 
 #define RETRY_NS (10 * NS_PER_S) /* before a lane that was refused is asked for again, at least */
@@ -89,6 +89,27 @@ int lane_get(struct session *s, uint32_t thread, uint64_t deadline, bool wait, s
                 return error_set(error, LESSOR_E_NEEDS_LEASE, "the lane is being opened");
         }
         return lane_await_opening(s, thread, deadline, ret, error);
+}
+
+int lane_get_now(struct session *s, uint32_t thread, struct lane_client **ret, lessor_error *error) {
+        struct lane_client *l = lane_find(s, thread);
+        uint64_t request = 0;
+        union wire_message m;
+        int r;
+
+        if (l) {
+                *ret = l;
+                return 0;
+        }
+        if (thread >= LESSOR_THREADS_MAX)
+                return error_set(error, LESSOR_E_NEEDS_LEASE, "there are no lanes to thread %u", thread);
+        r = lane_ask(s, &s->lanes[thread], clock_now(), &request, error);
+        if (r == 0) {
+                wire_init(&m, LESSOR_MSG_LANE, request);
+                m.lane.thread = thread;
+                session_post_later(s, &m);
+        }
+        return r == 0 || r == -EALREADY ? -EINPROGRESS : r;
 }
 
 /* ---- answers ----------------------------------------------------------------------------------------------------- */
@@ -217,7 +238,7 @@ const char *lanes_woken(struct session *s, const struct lessor_msg_lane_wake *m)
         lane_enter(l);
         if (!l->leader && !l->over) {
                 lane_awake(&l->worker); /* once is enough: the broker would say so of each completion */
-                queues_told(l);
+                inboxes_told(l);
         }
         pthread_mutex_unlock(&l->lock);
         return NULL;
@@ -233,6 +254,25 @@ void lanes_end(struct session *s) {
                 lane_reap_all(l);
                 lane_fail_all(l, atomic_load(&s->over), s->why);
                 l->bad = 0; /* it is over already */
+                pthread_mutex_unlock(&l->lock);
+        }
+}
+
+void lanes_hang_up(struct session *s) {
+        for (unsigned i = 0; i < LESSOR_THREADS_MAX; i++) {
+                struct lane_client *l = lane_find(s, i);
+                if (l)
+                        l->doorbell = guard_free(l->doorbell);
+        }
+}
+
+void lanes_fade(struct session *s) {
+        for (unsigned i = 0; i < LESSOR_THREADS_MAX; i++) {
+                struct lane_client *l = lane_find(s, i);
+                if (!l)
+                        continue;
+                lane_enter(l);
+                shared_fade(l->memory, l->size, PROT_READ | PROT_WRITE);
                 pthread_mutex_unlock(&l->lock);
         }
 }

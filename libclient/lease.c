@@ -34,12 +34,12 @@ void lease_say_where(const char *database, const char *socket, lessor_error *err
 }
 
 bool lease_clean(const struct lessor_lease *l) {
-        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_clean(&l->trail);
+        return !l->broken && !l->context && !l->raw && stream_even(&l->stream) && command_trail_clean(&l->trail);
 }
 
 /* Raw use shows us neither its requests nor whether they went out whole: nothing can be said of it. */
 bool lease_resettable(const struct lessor_lease *l) {
-        return !l->broken && !l->context && stream_even(&l->stream) && command_trail_resettable(&l->trail);
+        return !l->broken && !l->context && !l->raw && stream_even(&l->stream) && command_trail_resettable(&l->trail);
 }
 
 int lease_check(const struct lessor_lease *l, const char *function, lessor_error *error) {
@@ -71,23 +71,26 @@ static bool lease_harmless(const struct lessor_lease *l, const char *name, size_
         return control_says_harmless(&l->set->session->control, l->grant.database, name, len);
 }
 
-static void lease_trail(struct lessor_lease *l, const char *name, size_t len) {
+bool lease_trail(struct lessor_lease *l, const char *name, size_t len) {
         unsigned slot = len > 0 ? ((unsigned char)name[0] + (unsigned)len) % ARRAY_SIZE(l->harmless.recent) : 0;
         uint8_t known = l->harmless.recent[slot].len;
         char *room = l->harmless.recent[slot].name;
 
         if (known > 0 && known == len && memcmp(room, name, len) == 0)
-                return;
+                return true;
         if (!lease_harmless(l, name, len)) {
                 command_trail_add(&l->trail, name, len);
                 l->unknown = l->unknown || !command_known(name, len);
-        } else if (len <= sizeof(l->harmless.recent[slot].name)) {
+                return false;
+        }
+        if (len <= sizeof(l->harmless.recent[slot].name)) {
                 memcpy(room, name, len);
                 l->harmless.recent[slot].len = (uint8_t)len;
         }
+        return true;
 }
 
-static void lease_report(struct lessor_lease *l, enum lessor_report kind, int error) {
+void lease_report(struct lessor_lease *l, enum lessor_report kind, int error) {
         struct lessor_msg_report m = {
                 .database = l->grant.database,
                 .slot = l->grant.slot,
@@ -99,8 +102,7 @@ static void lease_report(struct lessor_lease *l, enum lessor_report kind, int er
         session_report(l->set->session, &m);
 }
 
-/* The kind of report that an error of Redis deserves: it concerns the server, not the command. 0: none. */
-static unsigned reply_report(const redisReply *reply) {
+unsigned lease_report_kind(const char *reply_error) {
         static const struct {
                 const char *prefix;
                 enum lessor_report kind;
@@ -110,7 +112,7 @@ static unsigned reply_report(const redisReply *reply) {
                      {"LOADING ", LESSOR_REPORT_LOADING}};
 
         for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-                if (strncmp(reply->str, kinds[i].prefix, strlen(kinds[i].prefix)) == 0)
+                if (strncmp(reply_error, kinds[i].prefix, strlen(kinds[i].prefix)) == 0)
                         return kinds[i].kind;
         return 0;
 }
@@ -127,7 +129,7 @@ static uint32_t lease_judge(struct lessor_lease *l, const struct exchange *x) {
                         continue;
                 errors++;
                 if (report == 0)
-                        report = reply_report(x->replies[i]);
+                        report = lease_report_kind(x->replies[i]->str);
                 if (i < x->requests) {
                         exchange_request(x, i, &name, &len);
                         if (!lease_harmless(l, name, len))
@@ -208,8 +210,7 @@ static int lease_look(const struct lessor_lease *l, struct exchange *x) {
         return n > 0 ? LESSOR_E_PROTOCOL : LESSOR_E_CONNECTION;
 }
 
-int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error) {
-        uint32_t errors;
+int lease_exchange_begin(struct lessor_lease *l, struct exchange *x) {
         int r;
 
         for (size_t i = 0; i < x->requests; i++) {
@@ -224,9 +225,13 @@ int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *err
         r = lease_look(l, x);
         l->touched = true;
         l->last_used = x->now;
-        if (r == 0)
-                r = stream_exchange(&l->stream, x);
-        errors = lease_judge(l, x);
+        return r;
+}
+
+int lease_exchange_end(struct lessor_lease *l, struct exchange *x, int r, lessor_error *error) {
+        uint32_t errors = lease_judge(l, x);
+        bool first = !l->broken;
+
         lease_count(l, x, errors, r);
         /* A read that timed out has lost nothing: what came so far is still in the buffer. */
         if (r != 0 && !(r == LESSOR_E_REPLY_TIMEOUT && x->requests == 0))
@@ -234,10 +239,19 @@ int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *err
         if (r == 0 && x->written < x->size) /* answered before it was sent whole: the rest must never follow */
                 l->broken = LESSOR_E_PROTOCOL;
         if (r != 0) {
-                lease_report_failure(l, x, r);
+                if (first)
+                        lease_report_failure(l, x, r);
                 lease_say_failure(l, x, r, error);
         }
         return r;
+}
+
+int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error) {
+        int r = lease_exchange_begin(l, x);
+
+        if (r == 0)
+                r = stream_exchange(&l->stream, x);
+        return lease_exchange_end(l, x, r, error);
 }
 
 redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size, lessor_error *error) {

@@ -40,6 +40,7 @@ struct lessor_lease {
         atomic_bool busy;  /* held by a thread */
         atomic_bool given; /* given back by message since it was granted */
         bool pinned;       /* it counts against max_pinned: given back, never parked */
+        bool raw;          /* others write and read on it: beyond all proof */
         bool touched;      /* used since it was taken: only then is there anything to prove, or to restore */
 
         struct warm_set *set;
@@ -69,6 +70,11 @@ void lease_attach_later(struct lessor *client, uint64_t now);
 bool lease_clean(const struct lessor_lease *l); /* the clean proof */
 /* State is left at most, and RESET undoes it. */
 bool lease_resettable(const struct lessor_lease *l);
+/* A command goes out on it: what it may leave behind. True: nothing. */
+bool lease_trail(struct lessor_lease *l, const char *name, size_t len);
+void lease_report(struct lessor_lease *l, enum lessor_report kind, int error);
+/* The kind of report that an error of Redis deserves: it concerns the server, not the command. 0: none. */
+unsigned lease_report_kind(const char *reply_error);
 /* Puts in front of the text where it happened. */
 void lease_say_where(const char *database, const char *socket, lessor_error *error);
 
@@ -80,6 +86,12 @@ int lease_check(const struct lessor_lease *l, const char *function, lessor_error
  * reports, the error's text. x->replies are the caller's even after an error.
  */
 int lease_exchange(struct lessor_lease *l, struct exchange *x, lessor_error *error);
+/*
+ * Its two halves, for who does not wait between them: one or several exchanges under way, one behind the other. begin: 0, or
+ * what to end it with: it is not to be sent. Of several that end for one reason the first is the one that is reported.
+ */
+int lease_exchange_begin(struct lessor_lease *l, struct exchange *x);
+int lease_exchange_end(struct lessor_lease *l, struct exchange *x, int result, lessor_error *error);
 /* One formatted command, one reply; NULL: see *error. */
 redisReply *lease_command(struct lessor_lease *l, const char *data, size_t size, lessor_error *error);
 /*

@@ -17,15 +17,7 @@
 #include "call.h"
 #include "command.h"
 #include "error.h"
-
-struct lessor_pipe {
-        lessor_db *db;
-        unsigned flags;
-        char *data;
-        size_t size, room;
-        size_t *ends; /* of each request in data */
-        size_t n, n_room;
-};
+#include "pipe.h"
 
 static const char multi[] = "*1\r\n$5\r\nMULTI\r\n", exec[] = "*1\r\n$4\r\nEXEC\r\n";
 
@@ -57,12 +49,13 @@ static int pipe_append(lessor_pipe *p, const char *data, size_t size) {
         return 0;
 }
 
-/* Room once had is kept, so that this cannot fail but the first time. */
-static int pipe_clear(lessor_pipe *p) {
+int pipe_clear(lessor_pipe *p) {
         p->size = 0;
         p->n = 0;
         return p->flags & LESSOR_ATOMIC ? pipe_append(p, multi, sizeof(multi) - 1) : 0;
 }
+
+int pipe_close(lessor_pipe *p) { return p->flags & LESSOR_ATOMIC ? pipe_append(p, exec, sizeof(exec) - 1) : 0; }
 
 lessor_pipe *lessor_pipe_new(lessor_db *db, unsigned flags) {
         lessor_pipe *p;
@@ -234,24 +227,34 @@ static void pipe_shift(redisReply **all, size_t n) {
         memmove(all, all + 1, n * sizeof(*all));
 }
 
+int pipe_unfold(unsigned flags, redisReply **replies, size_t *n, lessor_error *error) {
+        int r;
+
+        if (!(flags & LESSOR_ATOMIC))
+                return 0;
+        r = pipe_unwrap(replies, *n - 2, error);
+        if (r != 0)
+                return r;
+        *n -= 2;
+        pipe_shift(replies, *n);
+        return 0;
+}
+
 static int pipe_run(lessor_pipe *p, int wait_ms, redisReply ***ret, size_t *ret_n, lessor_error *error) {
-        bool atomic = p->flags & LESSOR_ATOMIC;
-        size_t n = p->n - atomic;
         redisReply **replies;
-        int r = atomic ? pipe_append(p, exec, sizeof(exec) - 1) : 0;
+        int r = pipe_close(p);
+        size_t n = p->n;
 
         replies = r == 0 ? calloc(p->n, sizeof(*replies)) : NULL;
         if (!replies)
                 return error_set(error, -ENOMEM, "lessor_pipe_run: out of memory");
         r = pipe_exchange(p, wait_ms, replies, error);
-        if (r == 0 && atomic)
-                r = pipe_unwrap(replies, n, error);
+        if (r == 0)
+                r = pipe_unfold(p->flags, replies, &n, error);
         if (r != 0) {
                 lessor_pipe_replies_free(replies, p->n);
                 return r;
         }
-        if (atomic)
-                pipe_shift(replies, n);
         *ret = replies;
         *ret_n = n;
         return 0;
@@ -266,7 +269,7 @@ int lessor_pipe_run(lessor_pipe *p, int wait_ms, redisReply ***ret, size_t *ret_
                 return error_argument(error, "lessor_pipe_run", !p ? "pipe" : "ret", "is NULL");
         if (wait_ms < LESSOR_WAIT_CONFIGURED)
                 return error_argument(error, "lessor_pipe_run", "wait_ms", "is negative");
-        if (p->n == (p->flags & LESSOR_ATOMIC ? 1 : 0)) {
+        if (pipe_is_empty(p)) {
                 *ret = NULL;
                 *ret_n = 0;
                 return 0;

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -33,19 +34,13 @@
 #define RECEIVE_NS (uint64_t) SESSION_RECEIVE_MS *NS_PER_MS
 #define SEND_NS (1 * NS_PER_S) /* a broker that does not read for so long is hung */
 
-struct waiter {
+/* A message that waits until the broker reads. */
+struct later {
         struct list link;
-        uint64_t request;
-        uint32_t database;
-        pthread_cond_t wake;
-        uint32_t ticket; /* where it sleeps; LESSOR_TICKET_NONE: on `wake`, or at the socket */
-        bool done;       /* answered, or it asks nothing: see session_read_until() */
-        enum ask result;
-        struct warm_set *set;       /* where the lease will belong */
-        struct lessor_lease *lease; /* ASK_GRANTED */
-        lessor_error *error;        /* the asker's, not NULL */
+        union wire_message message;
 };
 
+_Thread_local bool session_never_waits __attribute__((tls_model("initial-exec")));
 static atomic_uint serials;
 
 struct session *session_new(const char *socket, int fd) {
@@ -59,6 +54,7 @@ struct session *session_new(const char *socket, int fd) {
                 return NULL;
         }
         atomic_init(&s->references, 1);
+        atomic_init(&s->keepers, 1);
         s->epoch = fork_epoch();
         do
                 s->serial = atomic_fetch_add(&serials, 1) + 1;
@@ -67,6 +63,8 @@ struct session *session_new(const char *socket, int fd) {
         snprintf(s->socket, sizeof(s->socket), "%s", socket);
         pthread_mutex_init(&s->lock, NULL);
         list_init(&s->waiters);
+        list_init(&s->watches);
+        list_init(&s->backlog);
         return s;
 }
 
@@ -75,13 +73,26 @@ struct session *session_ref(struct session *s) {
         return s;
 }
 
-struct session *session_unref(struct session *s) {
-        /* acq_rel: what the other holders did happens before the memory goes. */
-        if (!s || atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) > 1)
-                return NULL;
-        /* A parent's: its fd is closed and its memory not mapped here, the numbers may be somebody else's by now. */
+bool session_hold(struct session *s) {
+        unsigned n = atomic_load_explicit(&s->references, memory_order_relaxed);
+
+        while (n > 0 && !atomic_compare_exchange_weak_explicit(&s->references, &n, n + 1, memory_order_acquire,
+                                                               memory_order_relaxed))
+                ;
+        return n > 0;
+}
+
+struct session *session_keep(struct session *s) {
+        atomic_fetch_add_explicit(&s->keepers, 1, memory_order_relaxed);
+        return s;
+}
+
+void session_drop(struct session *s) {
+        /* acq_rel: what the others did happens before the memory goes. */
+        if (atomic_fetch_sub_explicit(&s->keepers, 1, memory_order_acq_rel) > 1)
+                return;
+        /* A parent's: its memory is not mapped here. */
         if (s->epoch == fork_epoch()) {
-                guard_free(s->guard);
                 lanes_free(s);
                 control_unmap(&s->control);
                 segment_unmap(&s->segment);
@@ -89,16 +100,60 @@ struct session *session_unref(struct session *s) {
         } else {
                 lanes_forget(s);
         }
+        list_for_each_safe (&s->backlog, it, next)
+                free(container_of(it, struct later, link));
         warm_words_free(s);
         free(atomic_load_explicit(&s->sites, memory_order_relaxed));
         free(s);
+}
+
+/* No references, and nobody gets one any more. May be said twice. */
+static void session_fade(struct session *s) {
+        pthread_mutex_lock(&s->lock);
+        shared_fade(s->control.page, s->control.size, PROT_READ);
+        shared_fade(s->segment.base, s->segment.size, PROT_READ | PROT_WRITE);
+        lanes_fade(s);
+        pthread_mutex_unlock(&s->lock);
+}
+
+struct session *session_unref(struct session *s) {
+        /* Sequentially consistent, pairs with session_retire(): one of the two sees the other. */
+        if (!s || atomic_fetch_sub(&s->references, 1) > 1)
+                return NULL;
+        /* A parent's fds are closed here, and the numbers may be somebody else's by now. */
+        if (s->epoch == fork_epoch()) {
+                s->guard = guard_free(s->guard);
+                lanes_hang_up(s);
+                if (atomic_load(&s->retired))
+                        session_fade(s);
+        }
+        session_drop(s);
         return NULL;
 }
 
+void session_retire(struct session *s) {
+        if (s->epoch != fork_epoch())
+                return;
+        atomic_store(&s->retired, true);
+        if (atomic_load(&s->references) == 0)
+                session_fade(s);
+}
+
 static void waiter_wake(struct session *s, struct waiter *w) {
+        if (w->told) {
+                w->told(w);
+                return;
+        }
         if (w->ticket != LESSOR_TICKET_NONE)
                 ticket_wake(s, w->ticket);
         pthread_cond_signal(&w->wake);
+}
+
+static void session_tell_watches(struct session *s) {
+        list_for_each (&s->watches, it) {
+                struct session_watch *w = container_of(it, struct session_watch, link);
+                w->told(w);
+        }
 }
 
 /* Lock held. The fd is shut down, not closed: others may be polling it; that wakes them, and tells the broker. */
@@ -112,6 +167,7 @@ static void session_end_locked(struct session *s, int code, const char *why) {
         lanes_end(s);
         list_for_each (&s->waiters, it)
                 waiter_wake(s, container_of(it, struct waiter, link));
+        session_tell_watches(s);
 }
 
 /* 0, or -errno; waits at most until the deadline for a broker that is slow to read. */
@@ -186,6 +242,7 @@ static void session_stir(struct session *s) {
                 if (w->done && w->request == 0)
                         pthread_cond_signal(&w->wake);
         }
+        session_tell_watches(s);
 }
 
 static void session_refused(struct session *s, const struct lessor_msg_error *e) {
@@ -323,20 +380,97 @@ static void session_drain(struct session *s) {
         while (session_arrived(s, &a));
 }
 
-/* A message could not be sent. If the broker has said why it hung up, that is the reason to give. */
-static void session_lost(struct session *s, int error) {
+/* Lock held. A message could not be sent. If the broker has said why it hung up, that is the reason to give. */
+static void session_lost_locked(struct session *s, int error) {
         char why[LESSOR_TEXT_SIZE] = "the broker has gone away";
 
         if (error == -EAGAIN)
                 snprintf(why, sizeof(why), "the broker reads no more messages: it hangs or is stopped");
         else if (error != -EPIPE && error != -ECONNRESET)
                 snprintf(why, sizeof(why), "the session failed: %s", lessor_outcome_text(error));
-        pthread_mutex_lock(&s->lock);
         if ((error == -EPIPE || error == -ECONNRESET) && !s->reading && !session_over(s))
                 session_drain(s);
         session_end_locked(s, LESSOR_E_UNAVAILABLE, why);
+}
+
+static void session_lost(struct session *s, int error) {
+        pthread_mutex_lock(&s->lock);
+        session_lost_locked(s, error);
         pthread_mutex_unlock(&s->lock);
 }
+
+/* ---- what is sent without waiting ---------------------------------------------------------------------------------- */
+
+/* Lock held. 0: it is sent, or will be. */
+static int session_push(struct session *s, const union wire_message *message) {
+        struct later *later;
+        int r = -EAGAIN;
+
+        if (session_over(s))
+                return -EPIPE;
+        if (list_empty(&s->backlog))
+                r = session_send(s, message, 0);
+        if (r == -EAGAIN) {
+                later = malloc(sizeof(*later));
+                r = later ? 0 : -ENOMEM;
+                if (later) {
+                        later->message = *message;
+                        list_push_back(&s->backlog, &later->link);
+                        session_tell_watches(s);
+                }
+        }
+        if (r < 0)
+                session_lost_locked(s, r);
+        return r;
+}
+
+/* Lock held. */
+static void session_flush_locked(struct session *s) {
+        while (!list_empty(&s->backlog) && !session_over(s)) {
+                struct later *later = container_of(list_first(&s->backlog), struct later, link);
+                int r = session_send(s, &later->message, 0);
+                if (r == -EAGAIN)
+                        return;
+                list_remove(&later->link);
+                free(later);
+                if (r < 0)
+                        session_lost_locked(s, r);
+        }
+}
+
+/* Lock held. It was never sent. */
+static bool session_take_out(struct session *s, uint64_t request) {
+        list_for_each (&s->backlog, it) {
+                struct later *later = container_of(it, struct later, link);
+                if (later->message.header.type != LESSOR_MSG_LEASE || later->message.header.request != request)
+                        continue;
+                list_remove(it);
+                free(later);
+                return true;
+        }
+        return false;
+}
+
+int session_post_later(struct session *s, const union wire_message *message) {
+        int r;
+
+        pthread_mutex_lock(&s->lock);
+        r = session_push(s, message);
+        pthread_mutex_unlock(&s->lock);
+        return r;
+}
+
+bool session_flush(struct session *s) {
+        bool left;
+
+        pthread_mutex_lock(&s->lock);
+        session_flush_locked(s);
+        left = !list_empty(&s->backlog) && !session_over(s);
+        pthread_mutex_unlock(&s->lock);
+        return left;
+}
+
+/* ---- who reads ------------------------------------------------------------------------------------------------------ */
 
 /*
  * Waits for a packet and receives it. recvmsg() alone is a system call less than poll() and recvmsg(), which is a
@@ -450,7 +584,7 @@ static void session_await(struct session *s, struct waiter *w, uint64_t deadline
 static void session_call_reader(struct session *s) {
         list_for_each (&s->waiters, it) {
                 struct waiter *w = container_of(it, struct waiter, link);
-                if (w->ticket == LESSOR_TICKET_NONE) {
+                if (w->ticket == LESSOR_TICKET_NONE && !w->told) {
                         pthread_cond_signal(&w->wake);
                         return;
                 }
@@ -461,7 +595,7 @@ static void session_call_reader(struct session *s) {
 static void session_settle(struct session *s) {
         if (!s->reading)
                 session_call_reader(s);
-        if (s->orphans > 0 && list_empty(&s->waiters) && s->cold == 0 && !warm_any_busy(s))
+        if (s->orphans > 0 && list_empty(&s->waiters) && list_empty(&s->watches) && s->cold == 0 && !warm_any_busy(s))
                 session_end_locked(s, LESSOR_E_UNAVAILABLE,
                                    "the broker did not answer in time; the session was given up");
 }
@@ -492,7 +626,7 @@ static enum ask session_join(struct session *s, struct waiter *w) {
         }
         w->request = ++s->last_request;
         /* Who has no fd yet will get one, by message. */
-        if (warm_keeps_any(w->set))
+        if (!w->told && warm_keeps_any(w->set))
                 w->ticket = ticket_take(s);
         list_push_back(&s->waiters, &w->link);
         s->n_waiters++;
@@ -587,19 +721,86 @@ enum ask session_lease(struct session *s, struct lessor_msg_lease *message, uint
         return result;
 }
 
-void session_return(struct session *s, struct lessor_msg_return *message, bool cold) {
+/* ---- a LEASE that nobody waits for ----------------------------------------------------------------------------------- */
+
+enum ask session_ask_begin(struct session *s, struct waiter *w, struct lessor_msg_lease *message, struct warm_set *set,
+                           void (*told)(struct waiter *), lessor_error *error) {
         union wire_message m;
+        enum ask result;
+
+        *w = (struct waiter){.database = message->database, .told = told, .set = set, .error = error};
+        list_init(&w->link);
+        pthread_mutex_lock(&s->lock);
+        result = session_join(s, w);
+        if (result == ASK_GRANTED) {
+                wire_init(&m, LESSOR_MSG_LEASE, w->request);
+                message->header = m.header;
+                message->ticket = LESSOR_TICKET_NONE;
+                m.lease = *message;
+                if (session_push(s, &m) < 0)
+                        result = session_leave(s, w, false);
+        }
+        pthread_mutex_unlock(&s->lock);
+        return result;
+}
+
+void session_ask_cancel(struct session *s, struct waiter *w) {
+        union wire_message m;
+
+        wire_init(&m, LESSOR_MSG_CANCEL, w->request);
+        m.cancel.database = w->database;
+        session_post_later(s, &m);
+}
+
+enum ask session_ask_end(struct session *s, struct waiter *w) {
+        enum ask result;
+
+        pthread_mutex_lock(&s->lock);
+        result = session_leave(s, w, !session_take_out(s, w->request));
+        pthread_mutex_unlock(&s->lock);
+        return result;
+}
+
+void session_watch(struct session *s, struct session_watch *w) {
+        pthread_mutex_lock(&s->lock);
+        list_push_back(&s->watches, &w->link);
+        pthread_mutex_unlock(&s->lock);
+}
+
+void session_unwatch(struct session *s, struct session_watch *w) {
+        pthread_mutex_lock(&s->lock);
+        list_remove(&w->link);
+        if (s->orphans > 0 && !s->reading && !session_over(s))
+                session_drain(s);
+        session_settle(s);
+        pthread_mutex_unlock(&s->lock);
+}
+
+/* Lock not held. */
+static void session_send_return(struct session *s, const union wire_message *m) {
         int r = 0;
+
+        if (session_never_waits) {
+                session_post_later(s, m);
+                return;
+        }
+        if (!session_over(s))
+                r = session_send(s, m, time_after(clock_now(), SEND_NS));
+        if (r < 0)
+                session_lost(s, r);
+}
+
+void session_return(struct session *s, struct lessor_msg_return *message, bool cold) {
+        bool used = session_hold(s);
+        union wire_message m;
 
         wire_init(&m, LESSOR_MSG_RETURN, 0);
         message->header = m.header;
         m.giveback = *message;
         STEP("before RETURN");
-        if (!session_over(s))
-                r = session_send(s, &m, time_after(clock_now(), SEND_NS));
+        if (used)
+                session_send_return(s, &m);
         STEP("RETURN sent");
-        if (r < 0)
-                session_lost(s, r);
         pthread_mutex_lock(&s->lock);
         s->cold -= cold;
         session_take_orphans(s);
@@ -607,13 +808,19 @@ void session_return(struct session *s, struct lessor_msg_return *message, bool c
                 session_drain(s);
         session_settle(s);
         pthread_mutex_unlock(&s->lock);
+        if (used)
+                session_unref(s);
 }
 
 int session_post(struct session *s, const union wire_message *message, uint64_t deadline) {
-        int r = session_send(s, message, deadline);
+        int r;
 
+        if (!session_hold(s))
+                return -EPIPE;
+        r = session_send(s, message, deadline);
         if (r < 0)
                 session_lost(s, r);
+        session_unref(s);
         return r;
 }
 
@@ -621,8 +828,12 @@ void session_read_until(struct session *s, bool (*there)(struct session *, void 
         bool in_time = true, first = true;
         struct waiter w;
 
-        if (waiter_init(&w, 0, NULL, NULL) < 0)
+        if (!session_hold(s))
                 return;
+        if (waiter_init(&w, 0, NULL, NULL) < 0) {
+                session_unref(s);
+                return;
+        }
         w.done = true;
         pthread_mutex_lock(&s->lock);
         list_push_back(&s->waiters, &w.link);
@@ -634,6 +845,7 @@ void session_read_until(struct session *s, bool (*there)(struct session *, void 
         session_settle(s);
         pthread_mutex_unlock(&s->lock);
         pthread_cond_destroy(&w.wake);
+        session_unref(s);
 }
 
 void session_give_up(struct session *s, int code, const char *why) {
@@ -645,15 +857,19 @@ void session_give_up(struct session *s, int code, const char *why) {
 void session_report(struct session *s, struct lessor_msg_report *message) {
         union wire_message m;
 
+        if (!session_hold(s))
+                return;
         wire_init(&m, LESSOR_MSG_REPORT, 0);
         message->header = m.header;
         m.report = *message;
         if (!session_over(s))
                 session_send(s, &m, 0);
+        session_unref(s);
 }
 
 void session_look(struct session *s) {
         pthread_mutex_lock(&s->lock);
+        session_flush_locked(s);
         session_take_orphans(s);
         if (!s->reading && !session_over(s))
                 session_drain(s);

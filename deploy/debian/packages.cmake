@@ -61,6 +61,8 @@ set(CPACK_DEBIAN_LIBLESSOR-DEV_DESCRIPTION "Headers, manual pages and what pkg-c
 with liblessor. lessor/status.h, for readers of the broker's statistics,
 needs no library at all.")
 set(CPACK_DEBIAN_LIBLESSOR-DEV_PACKAGE_DEPENDS "liblessor0 (= ${version}), libhiredis-dev")
+# Each of lessor/adapters/*.h needs one.
+set(CPACK_DEBIAN_LIBLESSOR-DEV_PACKAGE_SUGGESTS "libevent-dev, libev-dev, libuv1-dev")
 
 # What Debian wants of every package.
 foreach(component ${CPACK_COMPONENTS_ALL})

@@ -391,7 +391,8 @@ COMMAND_TEST(help_and_version) {
         check_eq(lessor("leases --help"), 0);
         check_eq(lessor("bench list"), 0);
         check(strstr(output, "\nwarm ") && strstr(output, "\nhandover ") && strstr(output, "\nstorm ") &&
-              strstr(output, "\nfootprint ") && strstr(output, "\ncrowd ") && strstr(output, "\npipeline "));
+              strstr(output, "\nfootprint ") && strstr(output, "\ncrowd ") && strstr(output, "\npipeline ") &&
+              strstr(output, "\nasync "));
 }
 
 COMMAND_TEST(a_full_disk_is_an_error) {

@@ -23,7 +23,7 @@ enum { ROUNDS_DEFAULT = 5, ROUNDS_MOST = 1000 };
 
 static const struct bench *const benches[] = {&bench_direct, &bench_cold,      &bench_warm,         &bench_handover,
                                               &bench_storm,  &bench_footprint, &bench_open_breaker, &bench_status,
-                                              &bench_crowd,  &bench_pipeline};
+                                              &bench_crowd,  &bench_pipeline,  &bench_async};
 
 void bench_put(json_t *object, const char *name, json_t *value) {
         if (json_object_set_new(object, name, value) < 0)

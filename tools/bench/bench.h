@@ -44,7 +44,7 @@ struct bench {
 #define BENCH_QUICK 5U
 
 extern const struct bench bench_direct, bench_cold, bench_warm, bench_handover, bench_storm, bench_footprint,
-        bench_open_breaker, bench_status, bench_crowd, bench_pipeline;
+        bench_open_breaker, bench_status, bench_crowd, bench_pipeline, bench_async;
 
 /* Into an object of figures. */
 void bench_put(json_t *object, const char *name, json_t *value);
