@@ -430,6 +430,37 @@ static void contexts_survive_their_broker(const struct loop_kind *kind) {
 }
 TEST_LOOPS(async_contexts, contexts_survive_their_broker)
 
+/* More than the socket takes; the loop has nothing else to do, and does not wait. */
+static void what_a_stopped_broker_does_not_take_is_given_back_later(const struct loop_kind *kind) {
+        static const char *const commands[COMMANDS_MOST] = {"SELECT 5"};
+        enum { CONTEXTS = 320 };
+        struct visit *visits = calloc(CONTEXTS, sizeof(*visits));
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, "max_connections: 320, wait_timeout: 60s");
+        lessor *l = client_open(&h.broker);
+        loop_start(&loop, kind, l);
+        for (unsigned i = 0; i < CONTEXTS; i++) {
+                visit_begin(&loop, &visits[i], commands);
+                visit_answered(&loop, &visits[i]);
+        }
+        broker_pause(&h.broker);
+        uint64_t began = now_ms();
+        for (unsigned i = 0; i < CONTEXTS; i++)
+                lessor_async_release(visits[i].ac);
+        check(now_ms() - began < 1000 * PROCESS_SLOW);
+        broker_resume(&h.broker);
+        loop_run(&loop);
+        check_figure_soon(&h.broker, "main", in_use_connections, 0, WAIT_MS);
+        check_figure_soon(&h.broker, "main", resets, CONTEXTS, WAIT_MS);
+        loop_end(&loop);
+        lessor_close(l);
+        free(visits);
+        host_end(&h);
+}
+TEST_LOOPS(async_contexts, what_a_stopped_broker_does_not_take_is_given_back_later)
+
 static void contexts_survive_the_lessor_async_and_the_handle(const struct loop_kind *kind) {
         struct visit first = {0}, second = {0}, third = {0};
         struct loop loop;
