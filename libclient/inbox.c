@@ -31,9 +31,10 @@ static void sleeper_wake(struct inbox_lane *via) {
                 lane_waiter_done(via->way.lane, ptr_steal(&via->sleeper));
 }
 
-/* Under a lane's lock, so that whoever goes to sleep there sees it. */
+/* Under a lane's lock, so that whoever goes to sleep there sees it. Once it is among the done its owner may free the call. */
 static void inbox_put(struct inbox_call *c) {
-        struct inbox *b = c->via->inbox;
+        struct inbox_lane *via = c->via;
+        struct inbox *b = via->inbox;
 
         c->ended = clock_now();
         pthread_mutex_lock(&b->lock);
@@ -42,7 +43,7 @@ static void inbox_put(struct inbox_call *c) {
         list_push_back(&b->done, &c->done);
         inbox_ring(b);
         pthread_mutex_unlock(&b->lock);
-        sleeper_wake(c->via);
+        sleeper_wake(via);
 }
 
 static void inbox_done(struct lane_call *call) { inbox_put(container_of(call, struct inbox_call, call)); }

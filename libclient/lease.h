@@ -36,11 +36,12 @@ struct lessor_lease {
         uint64_t sampled;             /* CLOCK_MONOTONIC when this hold began, if it is measured; else 0 */
         struct site site;             /* noted in the slot; likewise tid */
         int32_t tid;
-        uint32_t epoch;   /* the process it belongs to */
-        atomic_bool busy; /* held by a thread */
-        bool pinned;      /* it counts against max_pinned: given back, never parked */
-        bool raw;         /* others write and read on it: beyond all proof */
-        bool touched;     /* used since it was taken: only then is there anything to prove, or to restore */
+        uint32_t epoch;    /* the process it belongs to */
+        atomic_bool busy;  /* held by a thread */
+        atomic_bool given; /* given back by message since it was granted */
+        bool raw;          /* others write and read on it: beyond all proof */
+        bool pinned;       /* it counts against max_pinned: given back, never parked */
+        bool touched;      /* used since it was taken: only then is there anything to prove, or to restore */
 
         struct warm_set *set;
         struct lessor_lease *next; /* in its set */

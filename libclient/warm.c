@@ -105,6 +105,25 @@ static uint32_t lease_proof(const struct lessor_lease *l, bool clean) {
         return (lease_resettable(l) ? LESSOR_RETURN_RESETTABLE : 0) | (l->unknown ? LESSOR_RETURN_UNKNOWN : 0);
 }
 
+/*
+ * The fds that are kept for a next grant, when there is none to come: the session is over. Without a broker nobody else ends
+ * these connections, and Redis would see them for as long as this process lives. A lease that is neither parked nor held is nobody's
+ * but the lock's.
+ */
+static void warm_set_forget(struct warm_set *set) {
+        struct session *s = set->session;
+
+        pthread_mutex_lock(&s->lock);
+        for (struct lessor_lease *l = session_over(s) ? atomic_load(&set->first) : NULL; l; l = l->next) {
+                /* Acquire, pairs with word_park(): what its last holder did is there. */
+                uint64_t word = atomic_load_explicit(&l->slot->word, memory_order_acquire);
+                bool given = atomic_load_explicit(&l->given, memory_order_relaxed);
+                if (!warm_is_busy(l) && (given || word_state(word) == WORD_STATE_VACANT))
+                        lease_drop(l);
+        }
+        pthread_mutex_unlock(&s->lock);
+}
+
 void warm_give_back(struct lessor_lease *l, bool clean) {
         struct warm_set *set = l->set;
         bool mine = l->epoch == fork_epoch(), cold = !l->slot;
@@ -125,6 +144,7 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
         /* The fd goes first: when the broker hands the connection on, we have nothing of it any more, or it knows. */
         if (!kept)
                 lease_drop(l);
+        atomic_store_explicit(&l->given, true, memory_order_relaxed);
         warm_set_busy(l, false);
         /* Release, pairs with warm_at(): it may be granted again, at another thread's ticket, before we have the lock. */
         if (mine && !cold)
@@ -135,6 +155,9 @@ void warm_give_back(struct lessor_lease *l, bool clean) {
                 session_return(set->session, &m, cold);
         if (cold)
                 atomic_fetch_sub(&set->cold, 1);
+        /* Kept for the next grant, and meanwhile there is none to come. */
+        if (kept && atomic_load(&set->state) != WARM_OPEN)
+                warm_set_forget(set);
         warm_set_released(set);
         errno = keep;
 }
@@ -175,6 +198,7 @@ static void warm_set_retire(struct warm_set *set) {
         for (struct lessor_lease *l = atomic_load(&set->first); l; l = l->next)
                 if (warm_freeze(l))
                         warm_give_back(l, true);
+        warm_set_forget(set);
 }
 
 void warm_retire_others(struct lessor *client, const struct session *s) {
@@ -347,6 +371,7 @@ static int lease_begin(struct lessor_lease *l, const struct lessor_msg_grant *g,
         l->grant = *g;
         l->broken = 0;
         l->touched = l->pinned = l->raw = false;
+        atomic_store_explicit(&l->given, false, memory_order_relaxed);
         l->last_used = 0;
         l->sampled = 0;
         l->socket_timeout_ns = timeout > 0 ? timeout : TIME_NEVER;

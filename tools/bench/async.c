@@ -5,7 +5,8 @@
  * over; then what is under way is waited for.
  *
  * In slices in turn; each slice's rate is set against the private one's beside it. Commands are SET and GET of the same key
- * in turn: in order, or the values are wrong.
+ * in turn: in order, or the values are wrong. Ours go as the broker advises, which for a loop that is alone is a borrowed connection;
+ * beside it (by_lane) what they do by lane, where many workers' commands would go.
  */
 #include <inttypes.h>
 #include <signal.h>
@@ -30,6 +31,7 @@ struct command {
 
 struct side {
         struct servers *s;
+        const char *name;      /* of its key */
         lessor_async_db *db;   /* of Lessor */
         redisAsyncContext *ac; /* of the private connection */
         struct command commands[IN_FLIGHT];
@@ -48,7 +50,7 @@ static void next(struct side *side, struct command *c) {
 
         c->side = side;
         c->set = side->number % 2 == 0;
-        snprintf(c->key, sizeof(c->key), "lessor:bench:%d:%d", (int)getpid(), side->db ? 1 : 2);
+        snprintf(c->key, sizeof(c->key), "lessor:bench:%d:%s", (int)getpid(), side->name);
         snprintf(c->value, sizeof(c->value), "value of %d, %" PRIu64, (int)getpid(), side->number++ / 2);
         argv[0] = c->set ? "SET" : "GET";
         r = side->db ? submit_lessor(side, c, c->set ? 3 : 2, argv) : submit_private(side, c, c->set ? 3 : 2, argv);
@@ -95,11 +97,20 @@ static int submit_private(struct side *side, struct command *c, int argc, const 
 
 /* ---------------------------------------------------------------------------------------------------------------- */
 
-struct contest {
-        struct event_base *base;
-        struct side ours, theirs;
+/* One of ours against theirs. */
+struct match {
+        struct side ours;
         struct sample our_slices, their_slices, ratios; /* of a round */
         struct sample rate, reference, ratio;           /* of the rounds */
+};
+
+enum { ADVISED, BY_LANE, MATCHES };
+static const char *const databases[MATCHES] = {"main", "lane"};
+
+struct contest {
+        struct event_base *base;
+        struct match matches[MATCHES];
+        struct side theirs;
 };
 
 /* The loop ends, of ours by itself, of theirs when there is nothing to wait for: a private connection always waits. */
@@ -118,55 +129,76 @@ static int slice(struct contest *c, struct side *side, struct sample *ret) {
         return side->result;
 }
 
-static int run_round(struct contest *c) {
+static int run_round(struct contest *c, struct match *m) {
         int r = 0;
 
         for (unsigned i = 0; i < TURNS && r == 0; i++) {
-                r = i % 2 ? slice(c, &c->ours, &c->our_slices) : slice(c, &c->theirs, &c->their_slices);
+                r = i % 2 ? slice(c, &m->ours, &m->our_slices) : slice(c, &c->theirs, &m->their_slices);
                 if (r == 0)
-                        r = i % 2 ? slice(c, &c->theirs, &c->their_slices) : slice(c, &c->ours, &c->our_slices);
+                        r = i % 2 ? slice(c, &c->theirs, &m->their_slices) : slice(c, &m->ours, &m->our_slices);
                 if (r == 0)
-                        sample_add(&c->ratios, c->our_slices.values[i] / c->their_slices.values[i]);
+                        sample_add(&m->ratios, m->our_slices.values[i] / m->their_slices.values[i]);
         }
         if (r < 0)
                 return r;
-        sample_add(&c->rate, sample_median(&c->our_slices));
-        sample_add(&c->reference, sample_median(&c->their_slices));
-        sample_add(&c->ratio, sample_median(&c->ratios));
-        sample_clear(&c->our_slices);
-        sample_clear(&c->their_slices);
-        sample_clear(&c->ratios);
+        sample_add(&m->rate, sample_median(&m->our_slices));
+        sample_add(&m->reference, sample_median(&m->their_slices));
+        sample_add(&m->ratio, sample_median(&m->ratios));
+        sample_clear(&m->our_slices);
+        sample_clear(&m->their_slices);
+        sample_clear(&m->ratios);
         return 0;
 }
 
-static int measure(const struct bench_options *o, struct contest *c, struct bench_result *ret) {
-        struct sample *all[] = {&c->our_slices, &c->their_slices, &c->ratios, &c->rate, &c->reference, &c->ratio};
-        struct side *sides[] = {&c->ours, &c->theirs};
-        struct sample warm_up = {0};
-        int r = 0;
+static void tell(struct match *m, json_t *ret) {
+        bench_put(ret, "ratio", bench_spread(&m->ratio));
+        bench_put(ret, "ops_per_s", bench_spread(&m->rate));
+        bench_put(ret, "reference_ops_per_s", bench_spread(&m->reference));
+}
 
-        for (unsigned i = 0; i < ARRAY_SIZE(sides) && r == 0; i++) /* attaches, connects */
-                r = slice(c, sides[i], &warm_up);
-        for (unsigned i = 0; i < o->rounds && r == 0; i++)
-                r = run_round(c);
-        if (r == 0) {
-                ret->reference = sample_median(&c->reference);
-                ret->value = ret->reference * sample_median(&c->ratio);
-                bench_put(ret->extra, "ratio", bench_spread(&c->ratio));
-                bench_put(ret->extra, "ops_per_s", bench_spread(&c->rate));
-                bench_put(ret->extra, "reference_ops_per_s", bench_spread(&c->reference));
-        }
-        sample_deinit(&warm_up);
+static void match_deinit(struct match *m) {
+        struct sample *all[] = {&m->our_slices, &m->their_slices, &m->ratios, &m->rate, &m->reference, &m->ratio};
+
         for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
                 sample_deinit(all[i]);
+}
+
+/* Attaches, connects, opens lanes. */
+static int warm_up(struct contest *c) {
+        struct sample none = {0};
+        int r = slice(c, &c->theirs, &none);
+
+        for (unsigned i = 0; i < MATCHES && r == 0; i++)
+                r = slice(c, &c->matches[i].ours, &none);
+        sample_deinit(&none);
+        return r;
+}
+
+static int measure(const struct bench_options *o, struct contest *c, struct bench_result *ret) {
+        struct match *told = &c->matches[ADVISED];
+        int r = warm_up(c);
+
+        for (unsigned i = 0; i < o->rounds * MATCHES && r == 0; i++)
+                r = run_round(c, &c->matches[i % MATCHES]);
+        if (r == 0) {
+                json_t *by_lane = json_object();
+                ret->reference = sample_median(&told->reference);
+                ret->value = ret->reference * sample_median(&told->ratio);
+                tell(told, ret->extra);
+                tell(&c->matches[BY_LANE], by_lane);
+                bench_put(ret->extra, "by_lane", by_lane);
+        }
+        for (unsigned i = 0; i < MATCHES; i++)
+                match_deinit(&c->matches[i]);
         return r;
 }
 
 static int start(struct servers *s) {
-        char config[256];
+        char config[384];
         int r = servers_start_redis(s);
 
-        snprintf(config, sizeof(config), "databases:\n  main: {unix_socket: %s, socket_timeout: 60s}\n",
+        snprintf(config, sizeof(config),
+                 "unix_socket: %s\nsocket_timeout: 60s\ndatabases:\n  main: {db: 0}\n  lane: {db: 0, path: lane}\n",
                  s->redis_socket);
         if (r == 0)
                 r = servers_start_broker(s, config);
@@ -178,15 +210,23 @@ static int start(struct servers *s) {
 }
 
 static int open_ours(struct servers *s, struct contest *c, lessor **l, lessor_async **async) {
-        c->ours.s = s;
-        if (lessor_open(s->broker_socket, l) < 0 || lessor_async_new(*l, async) < 0 ||
-            lessor_libevent_attach(*async, c->base) != 0 || lessor_async_database(*async, NULL, &c->ours.db) != 0)
-                return servers_fail(s, -ENOMEM, "out of memory");
-        return 0;
+        int r = lessor_open(s->broker_socket, l);
+
+        if (r == 0)
+                r = lessor_async_new(*l, async);
+        if (r == 0)
+                r = lessor_libevent_attach(*async, c->base);
+        for (unsigned i = 0; i < MATCHES && r == 0; i++) {
+                c->matches[i].ours.s = s;
+                c->matches[i].ours.name = databases[i];
+                r = lessor_async_database(*async, databases[i], &c->matches[i].ours.db);
+        }
+        return r == 0 ? 0 : servers_fail(s, -ENOMEM, "%s", lessor_outcome_text(r));
 }
 
 static int open_theirs(struct servers *s, struct contest *c) {
         c->theirs.s = s;
+        c->theirs.name = "private";
         c->theirs.ac = redisAsyncConnectUnix(s->redis_socket);
         if (!c->theirs.ac || c->theirs.ac->err || redisLibeventAttach(c->theirs.ac, c->base) != REDIS_OK)
                 return servers_fail(s, -EIO, "cannot connect to the private redis-server");
@@ -220,8 +260,7 @@ static int run(const struct bench_options *o, struct servers *s, struct bench_re
 const struct bench bench_async = {
         .name = "async",
         .unit = "ops/s",
-        .summary =
-                "64 commands under way on one event loop, against a private hiredis context on the same loop",
+        .summary = "64 commands under way on one event loop, against a private hiredis context on the same loop",
         .bar = BAR,
         .own_broker = true,
         .run = run,
