@@ -86,8 +86,12 @@ struct session *async_session(lessor_async *a) {
         if (a->session && !session_over(a->session))
                 return a->session;
         /* What was under way on the old one is told, and put back in order, before there is a new one. */
-        if (!a->turning || a->tried || a->ended || a->in_lanes > 0)
+        if (!a->turning || a->ended || a->in_lanes > 0)
                 return NULL;
+        if (a->tried) {
+                a->again = a->again || a->session;
+                return NULL;
+        }
         session_let_go(a);
         a->tried = true;
         error_clear(&error);

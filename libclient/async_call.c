@@ -269,7 +269,8 @@ static bool call_start(struct async_call *c) {
                 return true;
         }
         if (!s) {
-                inbox_poke(&db->async->inbox);
+                if (!db->async->turning)
+                        inbox_poke(&db->async->inbox);
                 return db->in_lane == 0 && conn_feed(db, c, true);
         }
         if (!c->by_lease)

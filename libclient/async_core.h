@@ -61,6 +61,7 @@ struct lessor_async {
         struct client_attach attach; /* an attach under way; fd -1 */
         struct async_source attached;
         bool tried;           /* in this turn */
+        bool again;           /* and it has ended since: in the next one */
         bool hopeless;        /* the last try failed, and not because no broker was there */
         lessor_error trouble; /* why there is no session */
 };

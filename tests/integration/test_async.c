@@ -394,6 +394,33 @@ TEST(async, without_a_broker_commands_wait_for_one_until_their_deadline) {
         client_end(&c);
 }
 
+/* It sleeps: while a command blocks, while there is no broker, and when there is nothing to do. */
+TEST(async, who_waits_does_not_turn) {
+        struct tally t = {0};
+        unsigned turns = 0;
+        struct client c;
+
+        client_begin(&c, "max_connections: 4");
+        check_eq(lessor_async_command(c.db, count, &t, "BLPOP nothing 1"), 0);
+        while (t.called == 0) {
+                check(turns_one(c.a, PATIENCE_MS));
+                turns++;
+        }
+        check_msg(t.good == 1, "%s", t.text);
+        broker_kill(&c.h.broker);
+        check_eq(lessor_async_command_argv(c.db, 1000, count, &t, 2, (const char *[]){"SELECT", "0"}, NULL), 0);
+        while (t.called == 1) {
+                check(turns_one(c.a, PATIENCE_MS));
+                turns++;
+        }
+        check(!turns_one(c.a, 100));
+        check_msg(turns < 100, "%u turns", turns);
+        broker_relaunch(&c.h.broker);
+        check_eq(lessor_async_command(c.db, count, &t, "PING"), 0);
+        check(turns_run(c.a, PATIENCE_MS));
+        client_end(&c);
+}
+
 /* ---- a loop of libevent ----------------------------------------------------------------------------------------------- */
 
 TEST(async, a_loop_of_libevent_ends_when_nothing_is_under_way) {
