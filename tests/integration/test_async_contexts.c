@@ -332,6 +332,32 @@ TEST(async_contexts, what_is_no_context_of_ours_is_left_alone) {
         host_end(&h);
 }
 
+/* Who says that he will block leaves connections to those who do not. */
+static void those_who_block_are_limited(const struct loop_kind *kind) {
+        struct visit plain = {0};
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, "max_connections: 3, max_pinned: 1, wait_timeout: 30s, path: lease");
+        lessor *l = client_open(&h.broker);
+        loop_start(&loop, kind, l);
+        struct visit pinned[2] = {{.commands = no_commands}, {.commands = no_commands}};
+        check_eq(lessor_async_acquire_pinned(loop.db, WAIT_MS, visit_lease, &pinned[0]), 0);
+        while (!pinned[0].ac)
+                loop_turn(&loop);
+        check_eq(lessor_async_acquire_pinned(loop.db, 50, visit_lease, &pinned[1]), 0);
+        while (pinned[1].error.code == 0)
+                loop_turn(&loop);
+        check_msg(pinned[1].error.code == LESSOR_E_TIMEOUT, "%s", pinned[1].error.text);
+        visit_begin(&loop, &plain, no_commands);
+        lessor_async_release(pinned[0].ac);
+        lessor_async_release(plain.ac);
+        loop_end(&loop);
+        lessor_close(l);
+        host_end(&h);
+}
+TEST_LOOPS(async_contexts, those_who_block_are_limited)
+
 /* ---- a loop that does not want it --------------------------------------------------------------------------------------- */
 
 static int refuse_context(void *data, redisAsyncContext *ac) { return REDIS_ERR; }
@@ -491,14 +517,17 @@ TEST_LOOPS(async_contexts, contexts_survive_the_lessor_async_and_the_handle)
 
 static void a_context_stays_its_parents(const struct loop_kind *kind) {
         static const char *const blocking[COMMANDS_MOST] = {"BLPOP wake 0"};
-        struct visit v = {0};
+        static const char *const subscribe[COMMANDS_MOST] = {"SUBSCRIBE channel"};
+        struct visit v = {0}, subscribed = {0};
         struct loop loop;
         struct host h;
         int status;
 
-        host_start(&h, ONE);
+        host_start(&h, "max_connections: 3, wait_timeout: 30s");
         lessor *l = client_open(&h.broker);
         loop_start(&loop, kind, l);
+        visit_begin(&loop, &subscribed, subscribe);
+        visit_answered(&loop, &subscribed);
         visit_begin(&loop, &v, blocking);
         visit_written(&loop, &v);
         check_soon(redis_info(&h.redis, "blocked_clients") == 1, WAIT_MS);
@@ -508,6 +537,9 @@ static void a_context_stays_its_parents(const struct loop_kind *kind) {
                 lessor_async_release(v.ac);
                 child_check(v.lost == 0 && v.disconnected == 0);
                 lessor_async_free(loop.async);
+                child_check(subscribed.ac->c.fd == -1);
+                lessor_async_release(subscribed.ac); /* after that, too */
+                child_check(subscribed.lost == 0 && subscribed.disconnected == 0);
                 lessor_close(l);
                 _exit(0);
         }
@@ -517,7 +549,11 @@ static void a_context_stays_its_parents(const struct loop_kind *kind) {
         visit_answered(&loop, &v);
         check_eq(v.answered, 1);
         check_alive(&loop, &v);
+        redis_say(&h.redis, "PUBLISH channel hello");
+        while (subscribed.answered < 2)
+                loop_turn(&loop);
         lessor_async_release(v.ac);
+        lessor_async_release(subscribed.ac);
         loop_end(&loop);
         lessor_close(l);
         host_end(&h);
