@@ -332,6 +332,26 @@ TEST(async_contexts, what_is_no_context_of_ours_is_left_alone) {
         host_end(&h);
 }
 
+TEST(async_contexts, a_lease_names_the_line_that_asked_for_it) {
+        struct visit v = {.commands = no_commands};
+        char site[64];
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, ONE);
+        lessor *l = client_open(&h.broker);
+        loop_start(&loop, &loop_libevent, l);
+        snprintf(site, sizeof(site), "test_async_contexts.c:%d", __LINE__ + 1);
+        check_eq(lessor_async_acquire(loop.db, WAIT_MS, visit_lease, &v), 0);
+        while (!v.ac)
+                loop_turn(&loop);
+        check_str(broker_connection_held(&h.broker).site, site);
+        lessor_async_release(v.ac);
+        loop_end(&loop);
+        lessor_close(l);
+        host_end(&h);
+}
+
 /* Who says that he will block leaves connections to those who do not. */
 static void those_who_block_are_limited(const struct loop_kind *kind) {
         struct visit plain = {0};
