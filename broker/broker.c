@@ -86,7 +86,8 @@ static int make_segments(struct broker *b) {
                                      .generation = b->generation,
                                      .start_time = clock_wall(),
                                      .databases = LESSOR_DATABASES_MAX,
-                                     .connections = b->connection_capacity};
+                                     .connections = b->connection_capacity,
+                                     .lanes = c->threads * LANES_SHOWN};
         int r = status_segment_new(&shape, &b->segment);
         if (r == -EEXIST)
                 log_error("status: /dev/shm/lessor.%s is not a file of ours: remove it, or use another --instance",

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/histogram.h"
 #include "log.h"
+#include "pipeline.h"
 #include "pool/share.h"
 
 /* One data thread's part of the figures; travels between it and the control thread, owned by whoever holds it. */
@@ -23,6 +24,7 @@ struct snapshot {
         unsigned *indices; /* of the thread's databases */
         struct lessor_status_database *databases;
         struct lessor_status_connection **connections;
+        struct lessor_status_lane lanes[LANES_SHOWN]; /* of the thread */
 };
 
 struct control {
@@ -130,6 +132,11 @@ static int publish_snapshot(struct control *c, struct snapshot *s) {
                         r = failed ? failed : r;
                 }
         }
+        for (unsigned i = 0; i < LANES_SHOWN; i++) {
+                failed = status_segment_write_lane(c->o.segment, (unsigned)(s - c->snapshots) * LANES_SHOWN + i,
+                                                   &s->lanes[i]);
+                r = failed ? failed : r;
+        }
         return r;
 }
 
@@ -156,6 +163,9 @@ static void note_result(struct control *c, int r) {
 
 static void fill(struct snapshot *s) {
         const struct control_options *o = &s->control->o;
+        for (unsigned i = 0; i < s->n; i++)
+                pipelines_survey(o->databases[s->indices[i]]);
+        lanes_show(&container_of(s->thread, struct session_set, loop)->lanes, s->lanes);
         for (unsigned i = 0; i < s->n; i++)
                 database_snapshot(o->databases[s->indices[i]], &s->databases[i], s->connections[i]);
 }

@@ -134,7 +134,6 @@ void holders_unwant(struct database *db, struct pool_conn *conn);
 void holders_watch(struct database *db, uint64_t now);
 /* Cuts a lease off, whoever has it; false: it was parked, and came back. `who`: who it was. */
 bool holders_kill(struct database *db, struct connection *c, uint64_t now, char *who, size_t size);
-const char *holders_program(struct tenant *t); /* his program's name, for people */
 void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], int32_t *ret_tid);
 
 /*

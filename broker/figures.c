@@ -101,9 +101,12 @@ static void snapshot_weather(const struct database *db, struct lessor_status_dat
         r->discards_lane = s->discards[POOL_DISCARD_LANE];
 }
 
-static void snapshot_lanes(const struct database *db, struct lessor_status_database *r) {
+static void snapshot_lanes(const struct database *db, struct lessor_status_database *r, uint64_t now) {
         const struct pipelines *p = &db->pipelines;
         r->lane_connections = db->pool.count[CONN_LANE];
+        r->lane_sessions = p->in_flight.sessions;
+        r->lane_under_way = p->in_flight.calls;
+        r->oldest_lane_call = p->in_flight.calls ? time_left(p->in_flight.since, now) : 0;
         r->lane_calls = p->counters.calls;
         r->lane_writes = p->counters.writes;
         r->lane_rings = p->counters.rings;
@@ -170,9 +173,9 @@ static void snapshot_connection(const struct database *db, const struct connecti
         r->since_ns = c->place->since;
         r->session = conn->session;
         r->lease = conn->lease;
-        r->holder_pid = (int32_t)holder->pid;
+        r->holder_pid = (int32_t)holder->program.pid;
         r->holder_uid = holder->uid;
-        wire_string(r->holder, sizeof(r->holder), holders_program(holder));
+        wire_string(r->holder, sizeof(r->holder), program_name(&holder->program));
         holders_note_site(c, r->site, &r->holder_tid);
 }
 
@@ -191,7 +194,7 @@ void database_snapshot(struct database *db, struct lessor_status_database *ret,
         snapshot_gauges(db, ret, now);
         snapshot_weather(db, ret, now);
         snapshot_counters(db, ret);
-        snapshot_lanes(db, ret);
+        snapshot_lanes(db, ret, now);
         snapshot_health(db, ret, now);
         manual_show(db, ret);
         for (unsigned i = 0; i < db->pool.places; i++)

@@ -16,7 +16,6 @@
 #include "base/histogram.h"
 #include "database_internal.h"
 #include "log.h"
-#include "peer/proc.h"
 
 /* No process retakes more often: what grows faster is garbage. */
 #define RETAKES_PER_US_MAX 200U
@@ -60,20 +59,6 @@ void holders_note_site(const struct connection *c, char site[LESSOR_SITE_SIZE], 
                 return;
         *ret_tid = (int32_t)atomic_load_explicit(&slot->tid, memory_order_relaxed);
         session_memory_site(c->place->tenant->memory, number, site);
-}
-
-/* The kernel is asked when somebody is to be shown the name, not for each of a thousand workers who start at once. */
-const char *holders_program(struct tenant *t) {
-        char path[64], name[LESSOR_NAME_SIZE];
-        if (t->named)
-                return t->program;
-        t->named = true;
-        snprintf(path, sizeof(path), "/proc/%d/comm", (int)t->pid);
-        if (proc_read(path, name, sizeof(name)) <= 0)
-                return t->program; /* hidepid, or just gone: as he calls himself */
-        name[strcspn(name, "\n")] = '\0';
-        wire_string(t->program, sizeof(t->program), name);
-        return t->program;
 }
 
 /* ---- the beginning ------------------------------------------------------------------------------------------------ */
@@ -183,8 +168,8 @@ void database_report(struct database *db, struct tenant *tenant, const struct le
         }
         /* Evidence, never authority: it is counted and shown; the broker judges by what it sees itself. */
         db->counters.reports++;
-        log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)tenant->pid, msg->kind,
-                  msg->error);
+        log_debug("report: db=%s slot=%u pid=%d kind=%u error=%d", name_of(db), msg->slot, (int)tenant->program.pid,
+                  msg->kind, msg->error);
         upkeep_report(db, (enum lessor_report)msg->kind);
 }
 
@@ -222,8 +207,9 @@ static void describe(const struct connection *c, uint64_t now, char *to, size_t 
         char site[LESSOR_SITE_SIZE];
         int32_t tid;
         holders_note_site(c, site, &tid);
-        snprintf(to, size, "slot=%u pid=%d tid=%d program=%s site=%s held_ms=%" PRIu64, c->conn->slot, (int)t->pid,
-                 (int)tid, LOG_QUOTE(holders_program(t)), LOG_QUOTE(site), (now - c->place->since) / NS_PER_MS);
+        snprintf(to, size, "slot=%u pid=%d tid=%d program=%s site=%s held_ms=%" PRIu64, c->conn->slot,
+                 (int)t->program.pid, (int)tid, LOG_QUOTE(program_name(&t->program)), LOG_QUOTE(site),
+                 (now - c->place->since) / NS_PER_MS);
 }
 
 /*

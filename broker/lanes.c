@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "lane/roll.h"
 #include "pipeline.h"
 #include "port.h"
 
@@ -113,3 +115,10 @@ bool lanes_may_sleep(struct lanes *l) {
 }
 
 void lanes_awake(struct lanes *l) { lane_disarm(l->bell); }
+
+void lanes_show(struct lanes *l, struct lessor_status_lane entries[LANES_SHOWN]) {
+        struct roll roll = {.entries = entries, .room = LANES_SHOWN};
+        memset(entries, 0, LANES_SHOWN * sizeof(entries[0]));
+        list_for_each (&l->active, it) /* a quiet lane has nothing under way */
+                port_show(port_of_link(it), &roll);
+}

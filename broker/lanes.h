@@ -15,6 +15,8 @@
 
 #include <event2/event.h>
 
+#include <lessor/status.h>
+
 #include "apart.h"
 #include "base/lane.h"
 #include "base/list.h"
@@ -60,6 +62,13 @@ struct lanes_options {
 };
 int lanes_init(struct lanes *lanes, const struct lanes_options *options); /* 0; -ENOMEM */
 void lanes_deinit(struct lanes *lanes); /* frees the ports, too; not initialised: nothing */
+
+/*
+ * Who has what under way, for the figures: ten times a second, after pipelines_survey() of each database. The entries are those under
+ * way longest; the others are zeroed.
+ */
+#define LANES_SHOWN 64U
+void lanes_show(struct lanes *lanes, struct lessor_status_lane entries[LANES_SHOWN]);
 
 bool lanes_turn(struct lanes *lanes); /* true: there was something to do, do not sleep */
 bool lanes_may_sleep(struct lanes *lanes);

@@ -550,3 +550,30 @@ static void on_timer(evutil_socket_t fd, short what, void *userdata) {
                      now);
         set_timer(db, now);
 }
+
+/* ---- for the figures ---------------------------------------------------------------------------------------------- */
+
+void pipelines_survey(struct database *db) {
+        struct pipelines *p = of(db);
+        memset(&p->in_flight, 0, sizeof(p->in_flight));
+        if (p->ready)
+                batch_survey(&p->batch);
+}
+
+bool pipelines_show(struct database *db, const struct share *share, struct lessor_status_lane *entry) {
+        struct pipelines *p = of(db);
+        const struct connection *c;
+        entry->database = db->o.index;
+        entry->slot = LESSOR_STATUS_NO_SLOT;
+        entry->sent = share->lane.under_way;
+        if (entry->sent + entry->queued == 0)
+                return false;
+        if (entry->sent > 0 && share->lane.oldest < entry->since_ns)
+                entry->since_ns = share->lane.oldest;
+        if (entry->sent > 0 && (c = p->pipes[share->lane.connection].connection))
+                entry->slot = c->conn->slot;
+        if (!p->in_flight.sessions++ || entry->since_ns < p->in_flight.since)
+                p->in_flight.since = entry->since_ns;
+        p->in_flight.calls += entry->sent + entry->queued;
+        return true;
+}

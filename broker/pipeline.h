@@ -59,6 +59,10 @@ struct pipelines {
                 uint64_t calls, writes, rings, refused, unsent, timeouts, discarded, apart;
         } counters;
         struct lessor_status_histogram queue_time, round_trip;
+        struct {
+                unsigned sessions, calls;
+                uint64_t since;
+        } in_flight; /* as of the last survey */
 };
 
 void pipelines_init(struct database *db, struct lanes *lanes);
@@ -75,6 +79,10 @@ enum offer pipelines_offer(struct database *db, struct share *share, const struc
 const char *pipelines_unfit(struct database *db, const char *data, size_t length, bool *ret_malformed);
 void pipelines_forget(struct database *db, struct share *share); /* its port goes */
 void pipelines_note_ring(struct database *db);
+/* Who has what under way: first this, for each database of the thread, then each share with anything under way. */
+void pipelines_survey(struct database *db);
+/* Adds what is sent to what `entry` has queued. False: there is nothing of it. Counted. */
+bool pipelines_show(struct database *db, const struct share *share, struct lessor_status_lane *entry);
 /* Why a call that was not sent was not, as it is told to its worker. */
 void pipelines_trouble(struct database *db, int outcome, char *text, size_t size);
 void pipelines_note_queued(struct database *db, uint64_t waited_ns); /* before it could be sent */

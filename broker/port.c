@@ -16,7 +16,9 @@
 #include "base/clock.h"
 #include "base/futex.h"
 #include "database.h"
+#include "lane/roll.h"
 #include "lanes.h"
+#include "peer/program.h"
 #include "pipeline.h"
 #include "status/session_memory.h"
 
@@ -55,6 +57,7 @@ struct port {
         uint64_t session;
         struct session_memory *memory;
         struct peer_identity *identity;
+        struct program program;
         void *map;
         size_t size;
         struct lane_broker lane;
@@ -115,8 +118,10 @@ int port_new(const struct port_options *o, struct port **ret, int fds[2]) {
                            .session = o->session,
                            .memory = session_memory_ref(o->memory),
                            .identity = o->identity,
+                           .program = {.pid = o->identity->pid},
                            .size = lane_size(&o->lanes->geometry),
                            .doorbell = -1};
+        wire_string(p->program.name, sizeof(p->program.name), o->program);
         list_init(&p->link);
         list_init(&p->told_link);
         list_init(&p->backlog);
@@ -503,4 +508,29 @@ bool port_has_more(struct port *p) { return !is_full(p) && lane_has_submission(&
 bool port_is_idle(struct port *p, uint64_t now) {
         return now > p->seen + QUIET_NS && !p->n_held && list_empty(&p->backlog) && list_empty(&p->pending) &&
                !lane_unanswered(&p->lane);
+}
+
+/* ---- for the figures ----------------------------------------------------------------------------------------------- */
+
+/* Those that could not be sent yet: the first is the oldest. */
+static void show_held(const struct share *s, struct lessor_status_lane *entry) {
+        struct list *first = list_first(&s->held);
+        *entry = (struct lessor_status_lane){.since_ns = first ? container_of(first, struct held, link)->since
+                                                               : TIME_NEVER};
+        list_for_each (&s->held, it)
+                entry->queued++;
+}
+
+void port_show(struct port *p, struct roll *roll) {
+        struct lessor_status_lane entry;
+        for (struct share *s = p->shares; s; s = s->next) {
+                show_held(s, &entry);
+                if (!pipelines_show(s->database, s, &entry))
+                        continue;
+                entry.session = p->session;
+                entry.holder_pid = (int32_t)p->program.pid;
+                entry.holder_uid = p->identity->uid;
+                wire_string(entry.holder, sizeof(entry.holder), program_name(&p->program));
+                roll_note(roll, &entry);
+        }
 }

@@ -22,6 +22,7 @@
 
 struct lanes;
 struct port;
+struct roll;
 struct config_database;
 struct database;
 struct session_memory;
@@ -49,6 +50,7 @@ struct port_options {
         struct lanes *lanes;
         struct loop *home;
         uint64_t session;
+        const char *program;            /* as he calls himself */
         struct session_memory *memory;  /* a reference of its own is taken */
         struct peer_identity *identity; /* taken, whatever comes of it */
 };
@@ -68,6 +70,7 @@ bool port_collect(struct port *port, uint64_t now); /* true: there was something
 bool port_is_idle(struct port *port, uint64_t now); /* for long, and nothing is under way in it */
 bool port_has_more(struct port *port);              /* the last look before sleeping */
 void port_set_quiet(struct port *port, bool quiet);
+void port_show(struct port *port, struct roll *roll); /* what is under way, for each database; see lanes_show() */
 void port_wake(struct port *port); /* who waits for completions */
 /* The answer to a call: data are the raw reply, or with an outcome the error's text. */
 void port_complete(struct port *port, const struct lane_answer *answer);

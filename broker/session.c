@@ -310,9 +310,9 @@ static struct tenant *tenant_at(struct session *s, unsigned database) {
         struct tenant *t = s->tenants[database];
         if (t || !(t = tenant_new(&s->set->loop, s->entry.id, s->words ? s->memory : NULL)))
                 return t;
-        t->pid = s->peer.cred.pid;
+        t->program.pid = s->peer.cred.pid;
         t->uid = s->peer.cred.uid;
-        memcpy(t->program, s->program, sizeof(t->program));
+        memcpy(t->program.name, s->program, sizeof(t->program.name));
         return s->tenants[database] = t;
 }
 
@@ -411,6 +411,7 @@ static int open_lane(struct session *s, unsigned thread, int fds[2]) {
                                  .memory = s->memory,
                                  .home = &s->set->loop,
                                  .session = s->entry.id,
+                                 .program = s->program,
                                  .identity = peer_identify(&s->peer)};
         if (!s->ports)
                 s->ports = calloc(host->n_threads, sizeof(struct port *));

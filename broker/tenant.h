@@ -20,6 +20,7 @@
 
 #include "base/list.h"
 #include "base/word.h"
+#include "peer/program.h"
 #include "pool/pool.h"
 #include "status/session_memory.h"
 
@@ -48,10 +49,8 @@ struct tenant {
         struct list link; /* in the database's list, from the first request on */
         struct loop *home;
         uint64_t session;
-        pid_t pid;
+        struct program program;
         uid_t uid;
-        char program[LESSOR_NAME_SIZE]; /* see holders_program() */
-        bool named;
         struct session_memory *memory; /* NULL: he leases by messages alone */
         struct pool_account *account;  /* the database's, of his uid */
         struct list places[3];         /* by state */

@@ -166,11 +166,11 @@ int lease_take(struct lessor_db *db, const struct request *request, struct lesso
 
 /* The session is looked at after it is parked: who holds nothing and waits for nothing does not come again. */
 static bool park_and_look(struct lessor_lease *l) {
-        struct session *s = session_ref(l->set->session);
+        struct session *s = session_keep(l->set->session);
         bool parked = warm_park(l);
 
         session_look(s);
-        session_unref(s);
+        session_drop(s);
         return parked;
 }
 

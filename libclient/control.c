@@ -40,6 +40,20 @@ const char *shared_map(int fd, uint64_t size, int protection, void **ret) {
         return NULL;
 }
 
+void shared_fade(const void *map, size_t size, int protection) {
+        void *at = (void *)(uintptr_t)map, *zeros;
+
+        if (!at)
+                return;
+        zeros = mmap(NULL, size, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (zeros == MAP_FAILED)
+                return;
+        madvise(zeros, size, MADV_DONTFORK);
+        /* In one step: at no time is there nothing. (And not by mmap(), which sanitizers take for a write to what is there.) */
+        if (mremap(zeros, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) == MAP_FAILED)
+                munmap(zeros, size);
+}
+
 /* How many entries of `stride` fit from `offset` on. */
 static uint64_t table_room(uint64_t size, uint64_t offset, uint64_t stride) {
         return offset > size ? 0 : (size - offset) / stride;

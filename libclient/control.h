@@ -41,6 +41,8 @@ void segment_unmap(struct segment *s);
 
 /* Memory that cannot shrink, for as long as it is mapped; not a child's. NULL, or what is wrong. */
 const char *shared_map(int fd, uint64_t size, int protection, void **ret);
+/* The memory is given up, and zeros are in its place, so that who comes late finds nothing there. NULL ok. */
+void shared_fade(const void *map, size_t size, int protection);
 
 /* The database in use under that number or name; NULL: none. */
 const struct lessor_control_database *control_database(const struct control *c, uint32_t index);

@@ -47,8 +47,11 @@ void lane_ring(struct lane_client *l) {
         uint64_t one = 1;
         int keep = errno;
 
+        if (!session_hold(l->session))
+                return;
         while (write(guard_fd(l->doorbell), &one, sizeof(one)) < 0 && errno == EINTR)
                 ;
+        session_unref(l->session);
         errno = keep;
 }
 

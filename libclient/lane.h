@@ -129,8 +129,10 @@ bool lanes_refused(struct session *s, const struct lessor_msg_error *m);
 bool lanes_asked(struct session *s, uint64_t request);
 /* The session is over, and says why. */
 void lanes_end(struct session *s);
-void lanes_free(struct session *s);   /* the last reference is gone */
-void lanes_forget(struct session *s); /* likewise, in a child: they are its parent's */
+void lanes_hang_up(struct session *s); /* the last reference is gone: nobody rings any more */
+void lanes_fade(struct session *s);    /* and a newer session has taken over: see shared_fade() */
+void lanes_free(struct session *s);    /* the last keeper is gone */
+void lanes_forget(struct session *s);  /* likewise, in a child: they are its parent's */
 
 /* ---- lane.c: lane lock held, unless said otherwise ------------------------------------------------------------------ */
 

@@ -258,6 +258,25 @@ void lanes_end(struct session *s) {
         }
 }
 
+void lanes_hang_up(struct session *s) {
+        for (unsigned i = 0; i < LESSOR_THREADS_MAX; i++) {
+                struct lane_client *l = lane_find(s, i);
+                if (l)
+                        l->doorbell = guard_free(l->doorbell);
+        }
+}
+
+void lanes_fade(struct session *s) {
+        for (unsigned i = 0; i < LESSOR_THREADS_MAX; i++) {
+                struct lane_client *l = lane_find(s, i);
+                if (!l)
+                        continue;
+                lane_enter(l);
+                shared_fade(l->memory, l->size, PROT_READ | PROT_WRITE);
+                pthread_mutex_unlock(&l->lock);
+        }
+}
+
 void lanes_free(struct session *s) {
         for (unsigned i = 0; i < LESSOR_THREADS_MAX; i++)
                 lane_free(atomic_load(&s->lanes[i].client));

@@ -39,8 +39,8 @@ struct lessor_lease {
         uint32_t epoch;    /* the process it belongs to */
         atomic_bool busy;  /* held by a thread */
         atomic_bool given; /* given back by message since it was granted */
-        bool raw;          /* others write and read on it: beyond all proof */
         bool pinned;       /* it counts against max_pinned: given back, never parked */
+        bool raw;          /* others write and read on it: beyond all proof */
         bool touched;      /* used since it was taken: only then is there anything to prove, or to restore */
 
         struct warm_set *set;

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "base/cleanup.h"
@@ -53,6 +54,7 @@ struct session *session_new(const char *socket, int fd) {
                 return NULL;
         }
         atomic_init(&s->references, 1);
+        atomic_init(&s->keepers, 1);
         s->epoch = fork_epoch();
         do
                 s->serial = atomic_fetch_add(&serials, 1) + 1;
@@ -71,13 +73,26 @@ struct session *session_ref(struct session *s) {
         return s;
 }
 
-struct session *session_unref(struct session *s) {
-        /* acq_rel: what the other holders did happens before the memory goes. */
-        if (!s || atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) > 1)
-                return NULL;
-        /* A parent's: its fd is closed and its memory not mapped here, the numbers may be somebody else's by now. */
+bool session_hold(struct session *s) {
+        unsigned n = atomic_load_explicit(&s->references, memory_order_relaxed);
+
+        while (n > 0 && !atomic_compare_exchange_weak_explicit(&s->references, &n, n + 1, memory_order_acquire,
+                                                               memory_order_relaxed))
+                ;
+        return n > 0;
+}
+
+struct session *session_keep(struct session *s) {
+        atomic_fetch_add_explicit(&s->keepers, 1, memory_order_relaxed);
+        return s;
+}
+
+void session_drop(struct session *s) {
+        /* acq_rel: what the others did happens before the memory goes. */
+        if (atomic_fetch_sub_explicit(&s->keepers, 1, memory_order_acq_rel) > 1)
+                return;
+        /* A parent's: its memory is not mapped here. */
         if (s->epoch == fork_epoch()) {
-                guard_free(s->guard);
                 lanes_free(s);
                 control_unmap(&s->control);
                 segment_unmap(&s->segment);
@@ -90,7 +105,38 @@ struct session *session_unref(struct session *s) {
         warm_words_free(s);
         free(atomic_load_explicit(&s->sites, memory_order_relaxed));
         free(s);
+}
+
+/* No references, and nobody gets one any more. May be said twice. */
+static void session_fade(struct session *s) {
+        pthread_mutex_lock(&s->lock);
+        shared_fade(s->control.page, s->control.size, PROT_READ);
+        shared_fade(s->segment.base, s->segment.size, PROT_READ | PROT_WRITE);
+        lanes_fade(s);
+        pthread_mutex_unlock(&s->lock);
+}
+
+struct session *session_unref(struct session *s) {
+        /* Sequentially consistent, pairs with session_retire(): one of the two sees the other. */
+        if (!s || atomic_fetch_sub(&s->references, 1) > 1)
+                return NULL;
+        /* A parent's fds are closed here, and the numbers may be somebody else's by now. */
+        if (s->epoch == fork_epoch()) {
+                s->guard = guard_free(s->guard);
+                lanes_hang_up(s);
+                if (atomic_load(&s->retired))
+                        session_fade(s);
+        }
+        session_drop(s);
         return NULL;
+}
+
+void session_retire(struct session *s) {
+        if (s->epoch != fork_epoch())
+                return;
+        atomic_store(&s->retired, true);
+        if (atomic_load(&s->references) == 0)
+                session_fade(s);
 }
 
 static void waiter_wake(struct session *s, struct waiter *w) {
@@ -745,13 +791,15 @@ static void session_send_return(struct session *s, const union wire_message *m) 
 }
 
 void session_return(struct session *s, struct lessor_msg_return *message, bool cold) {
+        bool used = session_hold(s);
         union wire_message m;
 
         wire_init(&m, LESSOR_MSG_RETURN, 0);
         message->header = m.header;
         m.giveback = *message;
         STEP("before RETURN");
-        session_send_return(s, &m);
+        if (used)
+                session_send_return(s, &m);
         STEP("RETURN sent");
         pthread_mutex_lock(&s->lock);
         s->cold -= cold;
@@ -760,13 +808,19 @@ void session_return(struct session *s, struct lessor_msg_return *message, bool c
                 session_drain(s);
         session_settle(s);
         pthread_mutex_unlock(&s->lock);
+        if (used)
+                session_unref(s);
 }
 
 int session_post(struct session *s, const union wire_message *message, uint64_t deadline) {
-        int r = session_send(s, message, deadline);
+        int r;
 
+        if (!session_hold(s))
+                return -EPIPE;
+        r = session_send(s, message, deadline);
         if (r < 0)
                 session_lost(s, r);
+        session_unref(s);
         return r;
 }
 
@@ -774,8 +828,12 @@ void session_read_until(struct session *s, bool (*there)(struct session *, void 
         bool in_time = true, first = true;
         struct waiter w;
 
-        if (waiter_init(&w, 0, NULL, NULL) < 0)
+        if (!session_hold(s))
                 return;
+        if (waiter_init(&w, 0, NULL, NULL) < 0) {
+                session_unref(s);
+                return;
+        }
         w.done = true;
         pthread_mutex_lock(&s->lock);
         list_push_back(&s->waiters, &w.link);
@@ -787,6 +845,7 @@ void session_read_until(struct session *s, bool (*there)(struct session *, void 
         session_settle(s);
         pthread_mutex_unlock(&s->lock);
         pthread_cond_destroy(&w.wake);
+        session_unref(s);
 }
 
 void session_give_up(struct session *s, int code, const char *why) {
@@ -798,11 +857,14 @@ void session_give_up(struct session *s, int code, const char *why) {
 void session_report(struct session *s, struct lessor_msg_report *message) {
         union wire_message m;
 
+        if (!session_hold(s))
+                return;
         wire_init(&m, LESSOR_MSG_REPORT, 0);
         message->header = m.header;
         m.report = *message;
         if (!session_over(s))
                 session_send(s, &m, 0);
+        session_unref(s);
 }
 
 void session_look(struct session *s) {

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #pragma once
 /*
- * A session: this process' one conversation with the broker, shared by all threads and all leases of a handle. It
- * lives until its last reference is gone, long after it is over (the broker died) if leases still need their
- * counters.
+ * A session: this process' one conversation with the broker, shared by all threads and all leases of a handle.
+ *
+ * It ends in three steps, so that a worker who sees a thousand brokers die pays for none of them. It is over: the broker
+ * is gone, or we gave it up; nothing is sent any more. Nobody uses it: its fds are closed with the last reference. It is
+ * retired: a newer one has taken over; what it shared with the broker is given up, and zeros are in its place. The object
+ * stays for the sets of warm leases, which anybody may walk without a lock.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -70,7 +73,9 @@ struct session_watch {
 };
 
 struct session {
-        atomic_uint references;
+        atomic_uint references; /* of who uses it; none: it has no fd any more */
+        atomic_uint keepers;    /* one for all of those, and one of each set of warm leases */
+        atomic_bool retired;
         uint32_t epoch;  /* the process it belongs to */
         uint32_t serial; /* differs between all sessions of a process and its ancestors; not 0 */
         char socket[108];
@@ -112,6 +117,12 @@ struct session {
 struct session *session_new(const char *socket, int fd);
 struct session *session_ref(struct session *s);
 struct session *session_unref(struct session *s); /* NULL ok; returns NULL */
+/* A reference, for who is only a keeper. False: nobody uses it any more, and it is over. */
+bool session_hold(struct session *s);
+struct session *session_keep(struct session *s);
+void session_drop(struct session *s);
+/* A newer session has taken over, and nothing is parked on this one. */
+void session_retire(struct session *s);
 
 static inline bool session_over(struct session *s) { return atomic_load_explicit(&s->over, memory_order_acquire) != 0; }
 

@@ -86,7 +86,9 @@ static void warm_set_free(struct warm_set *set) {
                 lease_drop(l);
                 free(l);
         }
-        session_unref(set->session);
+        if (set->uses)
+                session_unref(set->session);
+        session_drop(set->session);
         atomic_fetch_add(&warm_sets_freed, 1);
         free(set);
 }
@@ -199,6 +201,8 @@ static void warm_set_retire(struct warm_set *set) {
                 if (warm_freeze(l))
                         warm_give_back(l, true);
         warm_set_forget(set);
+        if (session_over(set->session))
+                session_retire(set->session);
 }
 
 void warm_retire_others(struct lessor *client, const struct session *s) {
@@ -212,6 +216,7 @@ void warm_retire_others(struct lessor *client, const struct session *s) {
 void warm_set_close(struct warm_set *set) {
         unsigned held = atomic_load(&set->cold);
 
+        set->uses = session_hold(set->session);
         atomic_store(&set->state, WARM_RETIRED);
         warm_set_give_up(set);
         for (struct lessor_lease *l = atomic_load(&set->first); l; l = l->next)
@@ -227,7 +232,7 @@ static struct warm_set *warm_set_new(struct lessor_db *db, struct session *s, ui
 
         if (!set)
                 return NULL;
-        set->session = session_ref(s);
+        set->session = session_keep(s);
         set->control = control;
         set->database = database;
         set->epoch = s->epoch;

@@ -21,7 +21,8 @@
 enum warm_state { WARM_OPEN, WARM_RETIRED, WARM_CLOSED };
 
 struct warm_set {
-        struct session *session; /* a reference */
+        struct session *session; /* which it keeps */
+        bool uses;               /* a reference to it, too: it outlives its handle */
         const struct lessor_control_database *control;
         uint32_t database; /* its number in this session */
         uint32_t epoch;    /* the session's: another process' set is not to be touched */

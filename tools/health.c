@@ -2,45 +2,42 @@
 /* `lessor health`: the verdict, by text and by exit code, for people, probes and scripts. */
 #include "cli.h"
 #include "json.h"
+#include "reading.h"
 #include "render.h"
 #include "source.h"
 
 #define X(name, number, word, help) word " "
 #define TROUBLE_WORDS LESSOR_TROUBLES(X)
 
+static void print(json_t *value) {
+        if (!value)
+                out_of_memory();
+        json_print(stdout, value);
+        json_decref(value);
+}
+
 static int absent(int error, const char *instance, bool json) {
-        char *text = source_explain(error, instance);
-        if (json) {
-                json_t *value = json_pack("{s:s, s:b, s:o}", "status", "absent", "overall_healthy", 0, "error",
-                                          json_text(text));
-                if (!value)
-                        out_of_memory();
-                json_print(stdout, value);
-                json_decref(value);
-        } else
-                fprintf(stderr, "lessor health: %s\n", text);
+        char *text;
+        if (!json)
+                return reading_absent(&command_health, error, instance);
+        text = source_explain(error, instance);
+        print(json_pack("{s:s, s:b, s:o}", "status", "absent", "overall_healthy", 0, "error", json_text(text)));
         free(text);
         return EXIT_ABSENT;
 }
 
 static int health(const char *instance, bool json) {
-        struct lessor_status status;
         struct model m;
-        int r = source_open(instance, &status);
+        int r = reading_take(instance, &m);
 
         if (r < 0)
                 return absent(r, instance, json);
-        if (model_read(&status, &m) < 0)
-                out_of_memory();
-        if (json) {
-                json_t *value = json_health(&m);
-                json_print(stdout, value);
-                json_decref(value);
-        } else
+        if (json)
+                print(json_health(&m));
+        else
                 render_health(stdout, &m);
         r = (int)model_verdict(&m);
         model_deinit(&m);
-        lessor_status_close(&status);
         return r;
 }
 

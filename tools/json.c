@@ -168,6 +168,30 @@ static json_t *lease(const struct model_lease *l) {
         return o;
 }
 
+static json_t *lane(const struct model_lane *l) {
+        json_t *o = whole(json_object());
+        put(o, "database", json_text(l->database));
+        put(o, "session", number(l->record.session));
+        put(o, "pid", json_integer(l->record.holder_pid));
+        put(o, "uid", json_integer(l->record.holder_uid));
+        put(o, "command", json_text(l->record.holder));
+        put(o, "age_ms", json_real((double)l->age_ns / 1e6));
+        put(o, "sent", number(l->record.sent));
+        put(o, "queued", number(l->record.queued));
+        put(o, "local", l->connection ? json_text(l->connection->local) : json_null());
+        put(o, "client_id", l->connection ? number(l->connection->client_id) : json_null());
+        return o;
+}
+
+static json_t *in_flight(const struct model *m, const char *database, const char *address) {
+        json_t *lanes = whole(json_array());
+        for (unsigned i = 0; i < m->n_lanes; i++)
+                if (model_lane_chosen(&m->lanes[i], database, address) &&
+                    json_array_append_new(lanes, lane(&m->lanes[i])) < 0)
+                        out_of_memory();
+        return lanes;
+}
+
 json_t *json_leases(const struct model *m, const char *database, const char *address) {
         json_t *o = whole(json_object()), *leases = whole(json_array());
         const struct model_lease *list = address ? m->connections : m->leases;
@@ -178,6 +202,9 @@ json_t *json_leases(const struct model *m, const char *database, const char *add
                         out_of_memory();
         put(o, "instance", instance(&m->instance));
         put(o, "leases", leases);
+        put(o, "lanes", in_flight(m, database, address));
+        put(o, "lane_sessions", number(model_in_flight(m, database).sessions));
+        put(o, "lane_under_way", number(model_in_flight(m, database).commands));
         return o;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* `lessor kill`: a lease, or a session. */
 #include "admin.h"
-#include "model.h"
+#include "reading.h"
 #include "source.h"
 
 struct victim {
@@ -22,12 +22,7 @@ static bool parse_number(const char *text, uint64_t *ret) {
 /* Numbers of leases begin with the instance's generation; `lessor leases` shows what comes after it. */
 static int open_segment(const struct command *self, const char *instance, struct lessor_status *ret) {
         int r = source_open(instance, ret);
-        if (r == 0)
-                return EXIT_FIGURES;
-        char *text = source_explain(r, instance);
-        fprintf(stderr, "lessor %s: %s\n", self->name, text);
-        free(text);
-        return EXIT_ABSENT;
+        return r == 0 ? EXIT_FIGURES : reading_absent(self, r, instance);
 }
 
 static int resolve_number(const struct command *self, const char *text, struct order *order) {

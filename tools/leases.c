@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* `lessor leases`: who holds which connection, since when and from where in the code. */
+/* `lessor leases`: who holds which connection, since when and from where in the code; who has commands in lanes. */
 #include "cli.h"
 #include "json.h"
+#include "reading.h"
 #include "render.h"
-#include "source.h"
 
 struct leases_options {
         const char *instance, *database, *address;
@@ -41,21 +41,13 @@ static int show(const struct leases_options *o, const struct model *m) {
 }
 
 static int leases(const struct leases_options *o) {
-        struct lessor_status status;
         struct model m;
-        int r = source_open(o->instance, &status);
+        int r = reading_take(o->instance, &m);
 
-        if (r < 0) {
-                char *text = source_explain(r, o->instance);
-                fprintf(stderr, "lessor leases: %s\n", text);
-                free(text);
-                return EXIT_ABSENT;
-        }
-        if (model_read(&status, &m) < 0)
-                out_of_memory();
+        if (r < 0)
+                return reading_absent(&command_leases, r, o->instance);
         r = show(o, &m);
         model_deinit(&m);
-        lessor_status_close(&status);
         return r;
 }
 
@@ -71,16 +63,23 @@ const struct command command_leases = {
         .name = "leases",
         .arguments = "[DATABASE] [--addr ADDRESS] [--json] [--instance NAME]",
         .summary = "who holds which connection, since when, from which line of code",
-        .help = "One line for each leased connection, the oldest first.\n"
+        .help = "One line for each leased connection, the oldest first; then one for each session that has commands\n"
+                "under way in a lane, the longest first.\n"
                 "\n"
                 "  --addr ADDRESS    the connection that SLOWLOG GET or CLIENT LIST names, 127.0.0.1:40112 or the\n"
-                "                    client's id: in whatever state, with the worker that has it\n"
-                "  --json            one object {instance, leases: [...]}\n"
+                "                    client's id: in whatever state, with the worker that has it, or, of a lanes'\n"
+                "                    connection, the sessions whose commands are under way on it\n"
+                "  --json            one object {instance, leases: [...], lanes: [...], lane_sessions, "
+                "lane_under_way}\n"
                 "  --instance NAME   another broker than $LESSOR_INSTANCE, or `default`\n"
                 "\n"
                 "SITE is where the program asked for it (lessor_acquire), LOCAL the connection's own address and\n"
                 "CLIENT its id, as Redis shows them in CLIENT LIST and SLOWLOG; LEASE and SESSION are the\n"
-                "numbers that `lessor kill` takes.\n"
+                "numbers that `lessor kill` takes. Of lanes, OLDEST is how long the oldest command has been under "
+                "way,\n"
+                "SENT how many Redis has, QUEUED how many could not be sent yet; shown are the 64 longest of each "
+                "thread\n"
+                "of the broker, while lane_sessions and lane_under_way count all.\n"
                 "\n"
                 "Exit: 0 shown, 1 no such database or connection, 2 no broker has run here, 64 usage.\n",
         .run = run,

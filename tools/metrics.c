@@ -3,25 +3,18 @@
 #include "cli.h"
 #include "metrics_server.h"
 #include "metrics_text.h"
-#include "source.h"
+#include "reading.h"
 
 static int print_once(const char *instance, enum metrics_format format) {
-        struct lessor_status status;
         struct model m;
-        int r = source_open(instance, &status);
+        int r = reading_take(instance, &m);
 
         if (r < 0) {
-                char *text = source_explain(r, instance);
                 metrics_print(stdout, NULL, format);
-                fprintf(stderr, "lessor metrics: %s\n", text);
-                free(text);
-                return EXIT_ABSENT;
+                return reading_absent(&command_metrics, r, instance);
         }
-        if (model_read(&status, &m) < 0)
-                out_of_memory();
         metrics_print(stdout, &m, format);
         model_deinit(&m);
-        lessor_status_close(&status);
         return EXIT_FIGURES;
 }
 

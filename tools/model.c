@@ -24,11 +24,29 @@ double model_success_rate(uint64_t ok, uint64_t failed) {
         return ok + failed ? 100.0 * (double)ok / ((double)ok + (double)failed) : 100.0;
 }
 
-bool model_chosen(const struct model_lease *l, const char *database, const char *address) {
+static bool has_address(const struct lessor_status_connection *c, const char *address) {
         char id[24];
-        snprintf(id, sizeof(id), "%" PRIu64, l->connection.client_id);
+        snprintf(id, sizeof(id), "%" PRIu64, c->client_id);
+        return strcmp(c->local, address) == 0 || strcmp(id, address) == 0;
+}
+
+bool model_chosen(const struct model_lease *l, const char *database, const char *address) {
+        return (!database || strcmp(l->database, database) == 0) && (!address || has_address(&l->connection, address));
+}
+
+bool model_lane_chosen(const struct model_lane *l, const char *database, const char *address) {
         return (!database || strcmp(l->database, database) == 0) &&
-               (!address || strcmp(l->connection.local, address) == 0 || strcmp(id, address) == 0);
+               (!address || (l->connection && has_address(l->connection, address)));
+}
+
+struct model_in_flight model_in_flight(const struct model *m, const char *database) {
+        struct model_in_flight f = {0};
+        for (unsigned i = 0; i < m->n_databases; i++)
+                if (!database || strcmp(m->databases[i].name, database) == 0) {
+                        f.sessions += m->databases[i].lane_sessions;
+                        f.commands += m->databases[i].lane_under_way;
+                }
+        return f;
 }
 
 const char *model_standing_text(const struct lessor_status_database *d) {
@@ -197,6 +215,43 @@ static int read_connections(const struct lessor_status *s, struct model *m) {
         return 0;
 }
 
+static int longer_first(const void *a, const void *b) {
+        const struct model_lane *x = a, *y = b;
+        if (x->age_ns != y->age_ns)
+                return x->age_ns < y->age_ns ? 1 : -1;
+        return x->record.session < y->record.session ? -1 : 1; /* sent in the same moment */
+}
+
+static const struct lessor_status_connection *carrier_of(const struct model *m, const struct lessor_status_lane *l) {
+        for (unsigned i = 0; i < m->n_connections; i++) {
+                const struct lessor_status_connection *c = &m->connections[i].connection;
+                if (c->database == l->database && c->slot == l->slot && c->state == LESSOR_CONNECTION_LANE)
+                        return c;
+        }
+        return NULL;
+}
+
+/* After the connections. */
+static int read_lanes(const struct lessor_status *s, struct model *m) {
+        unsigned n = lessor_status_lanes(s);
+        struct lessor_status_lane l;
+
+        m->lanes = calloc(n ? n : 1, sizeof(*m->lanes));
+        if (!m->lanes)
+                return -ENOMEM;
+        for (unsigned i = 0; i < n; i++) {
+                if (lessor_status_read_lane(s, i, &l) < 0 || !l.session)
+                        continue;
+                TERMINATE(l.holder);
+                m->lanes[m->n_lanes++] = (struct model_lane){.record = l,
+                                                             .database = database_of(m, l.database),
+                                                             .connection = carrier_of(m, &l),
+                                                             .age_ns = time_left(l.since_ns, m->read_at)};
+        }
+        qsort(m->lanes, m->n_lanes, sizeof(*m->lanes), longer_first);
+        return 0;
+}
+
 int model_read(const struct lessor_status *status, struct model *ret) {
         struct model m = {.wall = clock_wall(), .n_records = lessor_status_databases(status)};
         int r;
@@ -215,6 +270,8 @@ int model_read(const struct lessor_status *status, struct model *ret) {
         m.overall.healthy = m.overall.healthy && !m.instance.stale;
         m.read_at = lessor_status_now_ns();
         r = read_connections(status, &m);
+        if (r == 0)
+                r = read_lanes(status, &m);
         if (r < 0) {
                 model_deinit(&m);
                 return r;
@@ -228,5 +285,6 @@ void model_deinit(struct model *m) {
         free(m->places);
         free(m->leases);
         free(m->connections);
+        free(m->lanes);
         *m = (struct model){0};
 }

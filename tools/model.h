@@ -28,6 +28,14 @@ struct model_lease {
         uint64_t age_ns;      /* in this state */
 };
 
+/* A session's commands under way in one database's lane. */
+struct model_lane {
+        struct lessor_status_lane record;
+        const char *database;                              /* the model's */
+        const struct lessor_status_connection *connection; /* the model's: that carries them; NULL: none was sent yet */
+        uint64_t age_ns;                                   /* of the oldest */
+};
+
 struct model {
         struct model_instance instance;
         struct model_overall overall;
@@ -40,6 +48,8 @@ struct model {
         unsigned n_leases;
         struct model_lease *connections; /* in whatever state but vacant, by database and slot */
         unsigned n_connections;
+        struct model_lane *lanes; /* those under way longest, the oldest first */
+        unsigned n_lanes;
 };
 
 /* 0; -ENOMEM. *ret is the caller's, for model_deinit(). */
@@ -49,6 +59,12 @@ void model_deinit(struct model *m); /* a zeroed one ok; may be said twice */
 const struct lessor_status_database *model_find(const struct model *m, const char *database); /* NULL: no such */
 /* NULLs: any. The address is the connection's own as Redis sees it, or the number of its CLIENT ID. */
 bool model_chosen(const struct model_lease *l, const char *database, const char *address);
+bool model_lane_chosen(const struct model_lane *l, const char *database, const char *address); /* likewise */
+/* Sessions with commands under way in lanes, and the commands: more than m->lanes has, perhaps. NULL: of all databases. */
+struct model_in_flight {
+        uint64_t sessions, commands;
+};
+struct model_in_flight model_in_flight(const struct model *m, const char *database);
 const char *model_health_text(uint64_t health);
 const char *model_standing_text(
         const struct lessor_status_database *d); /* likewise, or "paused", "draining", "drained" */

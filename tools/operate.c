@@ -70,68 +70,44 @@ static int run_log_level(const struct command *self, int argc, char **argv) {
         return admin_order(self, &order);
 }
 
+/* What all of them take and say besides. */
 #define WHY_HELP "  --why TEXT        told to those who wait, and in `lessor health`\n"
+#define ORDER(word, runs, takes, means, options, tells)                                                                \
+        {                                                                                                              \
+                .name = word, .arguments = takes " [--json] [--instance NAME]", .summary = means,                      \
+                .help = options ADMIN_HELP "\n" tells ADMIN_EXIT, .run = runs                                          \
+        }
 
-const struct command command_pause = {
-        .name = "pause",
-        .arguments = "DATABASE [--why TEXT] [--json] [--instance NAME]",
-        .summary = "leases no more connections of a database; who waits waits on, until `lessor resume`",
-        .help = WHY_HELP ADMIN_HELP
-        "\n"
-        "For a moment in which Redis is to be left alone: a restart, a fail-over. Leases that are held go on;\n"
-        "parked connections come back. Requests wait until their own deadlines (wait_timeout), whose error says\n"
-        "that, by whom and why it was paused. Nothing is dialled or checked meanwhile, and that Redis is gone\n"
-        "trips no breaker. A pause ends with the broker. " ADMIN_EXIT,
-        .run = run_database,
-};
+const struct command command_pause =
+        ORDER("pause", run_database, "DATABASE [--why TEXT]",
+              "leases no more connections of a database; who waits waits on, until `lessor resume`", WHY_HELP,
+              "For a moment in which Redis is to be left alone: a restart, a fail-over. Leases that are held go on;\n"
+              "parked connections come back. Requests wait until their own deadlines (wait_timeout), whose error says\n"
+              "that, by whom and why it was paused. Nothing is dialled or checked meanwhile, and that Redis is gone\n"
+              "trips no breaker. A pause ends with the broker. ");
 
-const struct command command_resume = {
-        .name = "resume",
-        .arguments = "DATABASE [--json] [--instance NAME]",
-        .summary = "ends a pause or a drain of a database",
-        .help = ADMIN_HELP "\n" ADMIN_EXIT,
-        .run = run_database,
-};
+const struct command command_resume =
+        ORDER("resume", run_database, "DATABASE", "ends a pause or a drain of a database", "", "");
 
-const struct command command_drain = {
-        .name = "drain",
-        .arguments = "DATABASE [--why TEXT] [--json] [--instance NAME]",
-        .summary = "pauses a database, and closes each of its connections as it comes back",
-        .help = WHY_HELP ADMIN_HELP
-        "\n"
+const struct command command_drain = ORDER(
+        "drain", run_database, "DATABASE [--why TEXT]",
+        "pauses a database, and closes each of its connections as it comes back", WHY_HELP,
         "`lessor stat` says `draining` while leases are still held, then `drained`: no connection is left, until\n"
-        "`lessor resume`. " ADMIN_EXIT,
-        .run = run_database,
-};
+        "`lessor resume`. ");
 
-const struct command command_reconnect = {
-        .name = "reconnect",
-        .arguments = "DATABASE [--json] [--instance NAME]",
-        .summary = "replaces each connection of a database, as it comes back",
-        .help = ADMIN_HELP
-        "\n"
-        "After a fail-over behind one address, say. Leases that are held are not disturbed: their connections\n"
-        "are replaced at their end. " ADMIN_EXIT,
-        .run = run_database,
-};
+const struct command command_reconnect =
+        ORDER("reconnect", run_database, "DATABASE", "replaces each connection of a database, as it comes back", "",
+              "After a fail-over behind one address, say. Leases that are held are not disturbed: their connections\n"
+              "are replaced at their end. ");
 
-const struct command command_breaker = {
-        .name = "breaker",
-        .arguments = "open|close|reset DATABASE [--why TEXT] [--json] [--instance NAME]",
-        .summary = "opens, closes or resets the circuit breaker of a database",
-        .help = WHY_HELP ADMIN_HELP
-        "\n"
-        "open: requests fail at once, without asking Redis or the broker, until it is closed by hand.\n"
-        "close: closed, without waiting for the next probe; it counts failures from 0, and may open again.\n"
-        "reset: likewise, and what was learnt of the server (backoff, refused credentials) is forgotten: the\n"
-        "next request dials at once. " ADMIN_EXIT,
-        .run = run_breaker,
-};
+const struct command command_breaker =
+        ORDER("breaker", run_breaker, "open|close|reset DATABASE [--why TEXT]",
+              "opens, closes or resets the circuit breaker of a database", WHY_HELP,
+              "open: requests fail at once, without asking Redis or the broker, until it is closed by hand.\n"
+              "close: closed, without waiting for the next probe; it counts failures from 0, and may open again.\n"
+              "reset: likewise, and what was learnt of the server (backoff, refused credentials) is forgotten: the\n"
+              "next request dials at once. ");
 
-const struct command command_log_level = {
-        .name = "log-level",
-        .arguments = "debug|info|warn|error [--json] [--instance NAME]",
-        .summary = "sets the least severe event that the broker logs, until its next reload",
-        .help = ADMIN_HELP "\n" ADMIN_EXIT,
-        .run = run_log_level,
-};
+const struct command command_log_level =
+        ORDER("log-level", run_log_level, "debug|info|warn|error",
+              "sets the least severe event that the broker logs, until its next reload", "", "");

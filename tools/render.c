@@ -297,6 +297,54 @@ static const struct table_column lease_columns[] = {
         {"LOCAL", TABLE_LEFT},       {"CLIENT", TABLE_RIGHT},    {"LEASE", TABLE_RIGHT}, {"SESSION", TABLE_RIGHT},
 };
 
+static void lane_row(struct table *t, const struct model_lane *l) {
+        table_cell(t, "%s", l->database);
+        table_cell(t, "%" PRIu64, l->record.session);
+        table_cell(t, "%" PRId32, l->record.holder_pid);
+        table_cell(t, "%s", l->record.holder[0] ? l->record.holder : "-");
+        table_cell(t, "%s", format_duration(l->age_ns).s);
+        table_cell(t, "%" PRIu32, l->record.sent);
+        table_cell(t, "%" PRIu32, l->record.queued);
+        table_cell(t, "%s", l->connection ? l->connection->local : "-");
+        table_cell(t, "%" PRIu64, l->connection ? l->connection->client_id : 0);
+}
+
+static void in_flight_line(FILE *out, const struct model_in_flight *f, unsigned shown) {
+        fprintf(out, "by lane, %s sessions have %s commands under way", format_count(f->sessions).s,
+                format_count(f->commands).s);
+        if (shown < f->sessions)
+                fprintf(out, ", the %u longest", shown);
+        fputs(":\n", out);
+}
+
+/* The sessions with commands in lanes: those on one connection, or of one database, or all. */
+static void render_lanes(FILE *out, const struct model *m, const char *database, const char *address, size_t width) {
+        static const struct table_column columns[] = {
+                {"DATABASE", TABLE_ELASTIC}, {"SESSION", TABLE_RIGHT}, {"PID", TABLE_RIGHT},
+                {"COMMAND", TABLE_ELASTIC},  {"OLDEST", TABLE_RIGHT},  {"SENT", TABLE_RIGHT},
+                {"QUEUED", TABLE_RIGHT},     {"LOCAL", TABLE_LEFT},    {"CLIENT", TABLE_RIGHT},
+        };
+        struct model_in_flight all = model_in_flight(m, database);
+        unsigned n = 0;
+        struct table t;
+
+        table_init(&t, columns, ARRAY_SIZE(columns));
+        for (unsigned i = 0; i < m->n_lanes; i++)
+                if (model_lane_chosen(&m->lanes[i], database, address)) {
+                        lane_row(&t, &m->lanes[i]);
+                        n++;
+                }
+        if (n && address)
+                fputs("\nsessions with commands under way on it:\n", out);
+        else if (n) {
+                fputc('\n', out);
+                in_flight_line(out, &all, n);
+        }
+        if (n)
+                table_print(&t, out, width);
+        table_deinit(&t);
+}
+
 void render_leases(FILE *out, const struct model *m, const char *database, const char *address, size_t width) {
         const struct model_lease *list = address ? m->connections : m->leases;
         struct table_column columns[ARRAY_SIZE(lease_columns)];
@@ -319,4 +367,5 @@ void render_leases(FILE *out, const struct model *m, const char *database, const
         else
                 fprintf(out, "nothing is leased%s%s\n", database ? " of " : "", database ? database : "");
         table_deinit(&t);
+        render_lanes(out, m, database, address, width);
 }

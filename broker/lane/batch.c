@@ -136,6 +136,17 @@ void batch_forget(struct batch *b, struct batch_lane *lane) {
         assert(lane->under_way == 0);
 }
 
+void batch_survey(struct batch *b) {
+        for (unsigned i = 0; i < b->limits.connections; i++) {
+                const struct batch_connection *c = &b->connections[i];
+                for (uint64_t at = c->next; at != c->first;) {
+                        const struct batch_entry *e = entry_at(b, c, --at); /* the oldest of each lane comes last */
+                        if (e->lane)
+                                e->lane->oldest = e->sent;
+                }
+        }
+}
+
 /* ---- time -------------------------------------------------------------------------------------------------------- */
 
 static bool expire_on(struct batch *b, struct batch_connection *c, uint64_t now, struct batch_owner *ret) {

@@ -18,6 +18,7 @@
 struct batch_lane {
         unsigned under_way;  /* commands sent and not answered by Redis, given up or not */
         unsigned connection; /* where, if any */
+        uint64_t oldest;     /* when the oldest of them was sent, as of the last batch_survey() */
         void *owner;
 };
 static inline void batch_lane_init(struct batch_lane *lane, void *owner) {
@@ -83,6 +84,9 @@ uint64_t batch_wakeup(const struct batch *b); /* TIME_NEVER */
 /* The connection is gone. One after the other those for whom it held something: complete it, "may have run". False: no more,
  * it may come up again. */
 bool batch_down(struct batch *b, unsigned connection, struct batch_owner *ret);
+
+/* For all lanes with commands under way: since when. */
+void batch_survey(struct batch *b);
 
 /* The lane's end: the replies to come are nobody's. */
 void batch_forget(struct batch *b, struct batch_lane *lane);

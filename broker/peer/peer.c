@@ -378,6 +378,7 @@ struct peer_identity *peer_identify(const struct peer *peer) {
         struct peer_identity *identity = malloc(sizeof(*identity) + (n + 1) * sizeof(gid_t));
         if (!identity)
                 return NULL;
+        identity->pid = peer->cred.pid;
         identity->uid = peer->cred.uid;
         identity->n_groups = n + 1;
         identity->groups[0] = peer->cred.gid;

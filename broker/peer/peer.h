@@ -67,6 +67,7 @@ void peer_send_error(struct peer *peer, uint64_t request, int outcome, uint64_t 
 void peer_end(struct peer *peer, int outcome, const char *why);
 /* Who he is, apart from his socket: for other threads. NULL: out of memory. Freed by free(). */
 struct peer_identity {
+        pid_t pid;
         uid_t uid;
         unsigned n_groups;
         gid_t groups[]; /* his group and his supplementary groups */

@@ -19,6 +19,7 @@ struct status_segment {
         struct lessor_status_header header; /* as written */
         struct lessor_status_database *databases;
         struct lessor_status_connection *connections;
+        struct lessor_status_lane *lanes;
 };
 
 /* Between two pwrites: other CPUs see the first before the second. ThreadSanitizer knows no fences; gcc says so. */
@@ -72,7 +73,10 @@ static void lay_out(struct lessor_status_header *h, const struct status_shape *s
         h->connection_offset = (uint32_t)round_up(h->database_offset + (size_t)h->database_size * shape->databases, 64);
         h->connection_size = (uint32_t)round_up(sizeof(struct lessor_status_connection), 64);
         h->connection_capacity = shape->connections;
-        h->segment_size = round_up(h->connection_offset + (size_t)h->connection_size * shape->connections, 4096);
+        h->lane_offset = (uint32_t)round_up(h->connection_offset + (size_t)h->connection_size * shape->connections, 64);
+        h->lane_size = (uint32_t)round_up(sizeof(struct lessor_status_lane), 64);
+        h->lane_capacity = shape->lanes;
+        h->segment_size = round_up(h->lane_offset + (size_t)h->lane_size * shape->lanes, 4096);
         h->instance = shape->generation;
         h->start_time = shape->start_time;
         h->broker_pid = (int32_t)getpid();
@@ -107,7 +111,8 @@ int status_segment_new(const struct status_shape *shape, struct status_segment *
         lay_out(&s->header, shape);
         s->databases = calloc(shape->databases, sizeof(*s->databases));
         s->connections = calloc(shape->connections, sizeof(*s->connections));
-        int r = s->databases && s->connections ? clear_name(s->path) : -ENOMEM;
+        s->lanes = calloc(shape->lanes, sizeof(*s->lanes));
+        int r = s->databases && s->connections && s->lanes ? clear_name(s->path) : -ENOMEM;
         if (r == 0)
                 r = create(s);
         if (r < 0) {
@@ -126,6 +131,7 @@ void status_segment_free(struct status_segment *s) {
         fd_close(s->fd);
         free(s->databases);
         free(s->connections);
+        free(s->lanes);
         free(s);
 }
 
@@ -167,6 +173,13 @@ int status_segment_write_connection(struct status_segment *s, unsigned index,
                 return -ENOSPC;
         return write_record(s, s->header.connection_offset + (size_t)index * s->header.connection_size,
                             &s->connections[index], record, sizeof(*record));
+}
+
+int status_segment_write_lane(struct status_segment *s, unsigned index, const struct lessor_status_lane *record) {
+        if (index >= s->header.lane_capacity)
+                return -ENOSPC;
+        return write_record(s, s->header.lane_offset + (size_t)index * s->header.lane_size, &s->lanes[index], record,
+                            sizeof(*record));
 }
 
 int status_segment_write_live(struct status_segment *s, const struct status_live *live) {

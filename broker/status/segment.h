@@ -15,7 +15,7 @@ struct status_shape {
         const char *release;
         uint64_t generation;
         uint64_t start_time;
-        unsigned databases, connections; /* capacity: all of it is allocated before use */
+        unsigned databases, connections, lanes; /* capacity: all of it is allocated before use */
 };
 
 /*
@@ -30,6 +30,7 @@ int status_segment_write_database(struct status_segment *segment, unsigned index
                                   const struct lessor_status_database *record);
 int status_segment_write_connection(struct status_segment *segment, unsigned index,
                                     const struct lessor_status_connection *record);
+int status_segment_write_lane(struct status_segment *segment, unsigned index, const struct lessor_status_lane *record);
 
 struct status_live {
         uint64_t heartbeat, databases, connections, sessions, sessions_total, sessions_refused, reloads, reloads_failed;

@@ -6,6 +6,16 @@
 #
 # The prefix is not CPack's to change: it stands in the units.
 set(debian ${CMAKE_CURRENT_LIST_DIR})
+
+# Who hands them out says who he is as he does to Debian's own tools, by DEBFULLNAME and DEBEMAIL, or by -DLESSOR_MAINTAINER. What
+# nobody has put his name to says so by its address, which lintian calls bogus.
+set(LESSOR_MAINTAINER "" CACHE STRING "Who hands the packages out: \"Name <address>\"")
+if(NOT LESSOR_MAINTAINER AND NOT "$ENV{DEBEMAIL}" STREQUAL "")
+  set(LESSOR_MAINTAINER "$ENV{DEBFULLNAME} <$ENV{DEBEMAIL}>")
+elseif(NOT LESSOR_MAINTAINER)
+  set(LESSOR_MAINTAINER "The Lessor authors <lessor@localhost.localdomain>")
+endif()
+configure_file(${debian}/changelog.in ${PROJECT_BINARY_DIR}/changelog.Debian @ONLY)
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME lessor)
 set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "broker of this host's Redis connections")
@@ -18,7 +28,7 @@ set(CPACK_PRE_BUILD_SCRIPTS ${debian}/compress.cmake)
 
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_RELEASE 1)
-set(CPACK_DEBIAN_PACKAGE_MAINTAINER "The Lessor authors <lessor@localhost.localdomain>")
+set(CPACK_DEBIAN_PACKAGE_MAINTAINER ${LESSOR_MAINTAINER})
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
@@ -57,7 +67,7 @@ set(CPACK_DEBIAN_LIBLESSOR-DEV_PACKAGE_SUGGESTS "libevent-dev, libev-dev, libuv1
 # What Debian wants of every package.
 foreach(component ${CPACK_COMPONENTS_ALL})
   install(FILES ${debian}/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${component} COMPONENT ${component})
-  install(FILES ${debian}/changelog DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${component} COMPONENT ${component} RENAME changelog.Debian)
+  install(FILES ${PROJECT_BINARY_DIR}/changelog.Debian DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/${component} COMPONENT ${component})
   if(EXISTS ${debian}/${component}.lintian-overrides)
     install(FILES ${debian}/${component}.lintian-overrides DESTINATION ${CMAKE_INSTALL_DATADIR}/lintian/overrides
       COMPONENT ${component} RENAME ${component})

@@ -53,10 +53,10 @@
  * LANES. With LESSOR_FEATURE_LANES a worker may hand single commands to the broker, which pipelines all workers' over few
  * connections of its own. LANE asks, once a session, for the lane to the data thread that owns the database; the answer
  * carries [0] its memory, to be mapped read-write, and [1] its doorbell, an eventfd to write 1 to (never to be read).
- * Layout and order of accesses stand in libclient/base/lane.h. A reply that is larger than the lane's whole reply area comes by
- * LANE_REPLY, a sealed memfd, before or after its completion, which is marked. Whoever waits with LANE_WAITING_MESSAGE is
- * woken by LANE_WAKE: for event loops, which watch the socket. What cannot go by lane is refused with
- * LESSOR_E_NEEDS_LEASE, and was not sent.
+ * Layout and order of accesses stand at struct lessor_lane_layout below. A reply that is larger than the lane's whole reply
+ * area comes by LANE_REPLY, a sealed memfd, before or after its completion, which is marked. Whoever waits with
+ * LESSOR_LANE_WAIT_MESSAGE is woken by LANE_WAKE: for event loops, which watch the socket. What cannot go by lane is refused
+ * with LESSOR_E_NEEDS_LEASE, and was not sent.
  *
  * MEMORY. With LESSOR_FEATURE_SEGMENT, ATTACHED carries two fds: [0] the control page, mapped read-only, the same for
  * all sessions and written by the broker alone; [1] the session segment, mapped read-write, shared by this session and
@@ -417,6 +417,100 @@ struct lessor_slot_layout {
         uint32_t tid;          /* of the thread that holds or held it last; 0: unknown */
         uint32_t site;         /* where it was taken: 1 + the place among the sites; 0: unknown */
         uint64_t reserved[3];  /* 0 */
+};
+
+/* ---- a lane's memory: written by one worker and the broker; evidence, never authority -------------------------- */
+
+enum lessor_lane_state {
+        LESSOR_LANE_SUBMITTED = 1, /* by the worker */
+        LESSOR_LANE_TAKEN = 2,     /* by the broker: one completion follows */
+        LESSOR_LANE_CANCELLED = 3, /* by the worker */
+};
+
+enum lessor_lane_waiting {
+        LESSOR_LANE_WAIT_NOT = 0,
+        LESSOR_LANE_WAIT_FUTEX = 1,
+        LESSOR_LANE_WAIT_MESSAGE = 2,
+};
+
+#define LESSOR_LANE_MAGIC UINT64_C(0x4c4553534f524c4e) /* "LESSORLN" as a big-endian number */
+#define LESSOR_LANE_VERSION 1U
+#define LESSOR_LANE_ENTRIES_MAX 256U
+
+/*
+ * A lane is two rings and two areas of bytes: header, submissions, completions, requests, replies, each where the header
+ * says. Positions count from 0 on for as long as the lane lives; what has position p stands in place p modulo
+ * `entries`, a power of two, of its ring. Submissions and completions have positions of their own: answers overtake each other,
+ * and `tag` tells which is which. All words are used as atomics of their size. `seq-cst` below are sequentially
+ * consistent accesses; a client that cannot make them rings the doorbell after each submission, which does no harm, with
+ * `waiting` stored before it.
+ *
+ * To submit, one thread at a time: no more than `entries` may be under way, that is submitted, and neither cancelled nor reaped;
+ * and `taken` (acquire) must have passed the submission that had the place before. Put the command, which is one whole
+ * RESP2 array of bulk strings, anywhere in the request area where no submission lies that `taken` has not passed.
+ * Fill in the fields, then store `state` = p << 2 | LESSOR_LANE_SUBMITTED (seq-cst). Then load (seq-cst) `quiet`, and
+ * `armed` of the data thread's bell in the control page: if one of them is not 0, write the 64-bit number 1 to the doorbell.
+ *
+ * To take a submission back: compare-and-swap `state` from p << 2 | LESSOR_LANE_SUBMITTED to p << 2 |
+ * LESSOR_LANE_CANCELLED. Whoever succeeds gets no completion, and nothing was sent. Otherwise the broker has set it to
+ * LESSOR_LANE_TAKEN: the command may run, and its completion comes.
+ *
+ * To reap position q: load `state` (acquire); when it is q + 1 the completion is there. Read its fields and its bytes, store
+ * `reaped` = q + 1 (seq-cst), and load `starved` (seq-cst): if it is not 0, write to the doorbell, the broker waits for
+ * room in the reply area.
+ *
+ * To wait, one thread at a time: store `waiting` (seq-cst), load `done` (seq-cst), look once more for the completion. If it
+ * is not there, sleep: by FUTEX_WAIT, not private, on `done` for the value loaded (LESSOR_LANE_WAIT_FUTEX), or until LANE_WAKE
+ * comes (LESSOR_LANE_WAIT_MESSAGE). Then look again, for one may be woken for nothing, and set `waiting` to 0 when done.
+ *
+ * Deadlines are the broker's to keep: a command that cannot be sent before `deadline_ns` is answered by an outcome, unsent. What is
+ * sent is answered within the database's socket_timeout, by an outcome with LESSOR_LANE_MAY_HAVE_RUN if need be. One
+ * worker's commands to one database run in the order in which they were submitted, but for those that are refused.
+ *
+ * A submission that is no whole command, or lies outside its area, or a `reaped` that cannot be, ends the session.
+ *
+ * This is the header. Its offsets count from its own beginning; fields up to `replies_size` never change.
+ */
+struct lessor_lane_layout {
+        uint64_t magic;
+        uint32_t version;
+        uint32_t entries; /* of either ring */
+        uint32_t submissions_offset, completions_offset;
+        uint32_t requests_offset, requests_size;
+        uint32_t replies_offset, replies_size;
+        uint64_t reserved[3];
+        uint64_t reaped;  /* worker: completions below this position are read, and their bytes, too */
+        uint32_t waiting; /* worker: enum lessor_lane_waiting */
+        uint32_t reserved1[13];
+        uint64_t taken;   /* broker: submissions below this position are copied, or passed over as cancelled */
+        uint32_t done;    /* broker: moves on with completions */
+        uint32_t starved; /* broker: replies wait for room */
+        uint32_t quiet;   /* broker: not 0: it looks at this lane only when the doorbell rings */
+        uint32_t reserved2[11];
+};
+
+struct lessor_submission_layout {
+        uint64_t state;       /* position << 2 | enum lessor_lane_state; 0: never used */
+        uint64_t tag;         /* the worker's own; comes back in the completion */
+        uint64_t deadline_ns; /* CLOCK_MONOTONIC */
+        uint32_t database;    /* its number, as in DATABASE */
+        uint32_t offset;      /* of the command, in the request area */
+        uint32_t length;      /* of the command, not 0 */
+        uint32_t flags;       /* 0 */
+        uint64_t reserved[3];
+};
+
+#define LESSOR_LANE_MAY_HAVE_RUN 1U /* flags of a completion: with an outcome but 0 */
+#define LESSOR_LANE_REPLY_APART                                                                                        \
+        2U /* flags of a completion: the reply comes by LANE_REPLY, it is too large for the area */
+
+struct lessor_completion_layout {
+        uint64_t state;  /* position + 1; 0: never used */
+        uint64_t tag;    /* of the submission */
+        int32_t outcome; /* enum lessor_outcome; 0: the reply is here */
+        uint32_t flags;  /* LESSOR_LANE_MAY_HAVE_RUN, LESSOR_LANE_REPLY_APART */
+        uint32_t offset; /* in the reply area: of the reply as Redis sent it; with an outcome but 0, of an error text */
+        uint32_t length;
 };
 
 #ifdef __cplusplus

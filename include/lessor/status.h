@@ -13,15 +13,16 @@
  *      }
  *
  * THE SEGMENT `/lessor.<instance>` (shm_open(3); mode 0644) holds, at the offsets its header names: the header, one
- * record per database, one record per connection slot. Everything is in the machine's own byte order; the header's
+ * record per database, one record per connection slot, and a bounded number of records of sessions with commands under
+ * way in lanes. Everything is in the machine's own byte order; the header's
  * magic is written last. Each record starts with a sequence number: odd while the broker writes it. To read one: load
  * the sequence (acquire); if odd, try again; copy the record; fence (acquire); load the sequence again (relaxed); if it
  * changed, try again. Readers never wait and never disturb the writer: after a bounded number of tries they say
  * -EAGAIN.
  *
  * Strides may be larger than these structs: step by the header's, not by sizeof. A broker with another layout version
- * is refused. Strings are NUL-terminated by a sound broker; those of connections (holder, site) come from workers: do
- * not send them to a terminal unfiltered.
+ * is refused. Strings are NUL-terminated by a sound broker; those of connections (holder, site) and lanes
+ * (holder) come from workers: do not send them to a terminal unfiltered.
  *
  * IS IT FRESH? lessor_status_stale(): a heartbeat older than LESSOR_STATUS_STALE_NS means that the broker is dead or
  * hung. A new broker makes a new segment under the same name: open again (lessor_status_replaced() tells).
@@ -49,7 +50,7 @@ extern "C" {
 #endif
 
 #define LESSOR_STATUS_MAGIC UINT64_C(0x4c4553534f525354) /* "LESSORST" as a big-endian number */
-#define LESSOR_STATUS_VERSION 4U
+#define LESSOR_STATUS_VERSION 5U
 #define LESSOR_STATUS_STALE_NS UINT64_C(3000000000)
 #define LESSOR_STATUS_TEXT_SIZE 192U
 
@@ -168,6 +169,26 @@ struct lessor_status_connection {
         char local[LESSOR_NAME_SIZE];  /* the connection's own address, as Redis sees it: "127.0.0.1:40112" */
 };
 
+#define LESSOR_STATUS_NO_SLOT UINT32_C(0xffffffff)
+
+/*
+ * A session's commands under way in one database's lane: taken from the lane, and not answered. Each data thread has as many
+ * of these records as every other, one after the other; in them stand those that are under way longest, the oldest first. How many
+ * there are in all, shown here or not, is told by `lane_sessions` of the databases.
+ */
+struct lessor_status_lane {
+        uint64_t sequence;
+        uint32_t database; /* index of its record */
+        uint32_t slot;     /* the connection that carries what is sent, or LESSOR_STATUS_NO_SLOT */
+        uint64_t session;  /* 0: this record is not in use */
+        uint64_t since_ns; /* CLOCK_MONOTONIC: when the oldest of them was sent, or taken from the lane if it waits */
+        uint32_t sent;     /* commands sent to Redis */
+        uint32_t queued;   /* commands that could not be sent yet */
+        int32_t holder_pid;
+        uint32_t holder_uid;
+        char holder[LESSOR_NAME_SIZE]; /* command name */
+};
+
 struct lessor_status_header {
         uint64_t magic; /* written last */
         uint32_t version;
@@ -175,6 +196,8 @@ struct lessor_status_header {
         uint64_t segment_size;
         uint32_t database_offset, database_size, database_capacity;
         uint32_t connection_offset, connection_size, connection_capacity;
+        uint32_t lane_offset, lane_size, lane_capacity;
+        uint32_t reserved0;
         uint64_t instance;   /* generation: differs after a restart */
         uint64_t start_time; /* CLOCK_REALTIME, ns */
         int32_t broker_pid;
@@ -220,13 +243,15 @@ static inline void lessor_status_close(struct lessor_status *s) {
 static inline bool lessor_status_valid(const struct lessor_status_header *h, uint64_t size) {
         uint64_t databases = (uint64_t)h->database_size * h->database_capacity;
         uint64_t connections = (uint64_t)h->connection_size * h->connection_capacity;
+        uint64_t lanes = (uint64_t)h->lane_size * h->lane_capacity;
         return h->segment_size <= size && h->header_size >= sizeof(*h) && h->database_offset >= h->header_size &&
                h->database_size >= sizeof(struct lessor_status_database) &&
-               h->connection_size >= sizeof(struct lessor_status_connection) && h->database_offset % 8 == 0 &&
+               h->connection_size >= sizeof(struct lessor_status_connection) &&
+               h->lane_size >= sizeof(struct lessor_status_lane) && h->database_offset % 8 == 0 &&
                h->database_size % 8 == 0 && h->connection_offset % 8 == 0 && h->connection_size % 8 == 0 &&
-               h->database_offset + databases <= h->segment_size &&
+               h->lane_offset % 8 == 0 && h->lane_size % 8 == 0 && h->database_offset + databases <= h->segment_size &&
                h->connection_offset >= h->database_offset + databases &&
-               h->connection_offset + connections <= h->segment_size;
+               h->lane_offset >= h->connection_offset + connections && h->lane_offset + lanes <= h->segment_size;
 }
 
 /* Maps `fd` into *s. 0 or -errno; the fd stays the caller's. */
@@ -417,6 +442,18 @@ static inline int lessor_status_read_connection(const struct lessor_status *s, u
         if (index >= lessor_status_connections(s))
                 return -ENOENT;
         return lessor_status_copy(base + (size_t)index * s->constants.connection_size, ret, sizeof(*ret));
+}
+
+/* How many records there are of sessions with commands in lanes, in use or not. */
+static inline unsigned lessor_status_lanes(const struct lessor_status *s) { return s->constants.lane_capacity; }
+
+/* As for connections; ret->session is 0 when the record is not in use. */
+static inline int lessor_status_read_lane(const struct lessor_status *s, unsigned index,
+                                          struct lessor_status_lane *ret) {
+        const char *base = (const char *)s->header + s->constants.lane_offset;
+        if (index >= lessor_status_lanes(s))
+                return -ENOENT;
+        return lessor_status_copy(base + (size_t)index * s->constants.lane_size, ret, sizeof(*ret));
 }
 
 /* The duration below which `share` (0..1) of what the histogram counted lies; 0 when it is empty. */

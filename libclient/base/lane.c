@@ -26,6 +26,29 @@ static bool is_inside(uint32_t offset, uint32_t length, uint32_t size) {
 
 /* ---- layout ------------------------------------------------------------------------------------------------------ */
 
+/* lessor/protocol.h tells it to those who write clients. */
+#define SAME(type, field)                                                                                              \
+        (offsetof(struct type, field) == offsetof(struct type##_layout, field) &&                                      \
+         sizeof(((struct type *)NULL)->field) == sizeof(((struct type##_layout *)NULL)->field))
+#define LANE_SAME(field) SAME(lessor_lane, field)
+#define SUBMISSION_SAME(field) SAME(lessor_submission, field)
+#define COMPLETION_SAME(field) SAME(lessor_completion, field)
+_Static_assert(sizeof(struct lessor_lane) == sizeof(struct lessor_lane_layout) && LANE_SAME(magic) &&
+                       LANE_SAME(version) && LANE_SAME(entries) && LANE_SAME(submissions_offset) &&
+                       LANE_SAME(completions_offset) && LANE_SAME(requests_offset) && LANE_SAME(requests_size) &&
+                       LANE_SAME(replies_offset) && LANE_SAME(replies_size) && LANE_SAME(reaped) &&
+                       LANE_SAME(waiting) && LANE_SAME(taken) && LANE_SAME(done) && LANE_SAME(starved) &&
+                       LANE_SAME(quiet),
+               "the header is as the protocol says");
+_Static_assert(sizeof(struct lessor_submission) == sizeof(struct lessor_submission_layout) && SUBMISSION_SAME(state) &&
+                       SUBMISSION_SAME(tag) && SUBMISSION_SAME(deadline_ns) && SUBMISSION_SAME(database) &&
+                       SUBMISSION_SAME(offset) && SUBMISSION_SAME(length) && SUBMISSION_SAME(flags),
+               "a submission is as the protocol says");
+_Static_assert(sizeof(struct lessor_completion) == sizeof(struct lessor_completion_layout) && COMPLETION_SAME(state) &&
+                       COMPLETION_SAME(tag) && COMPLETION_SAME(outcome) && COMPLETION_SAME(flags) &&
+                       COMPLETION_SAME(offset) && COMPLETION_SAME(length),
+               "a completion is as the protocol says");
+
 static bool is_power_of_two(uint32_t n) { return n > 0 && (n & (n - 1)) == 0; }
 static uint32_t to_page(uint32_t n) { return (n + LANE_PAGE - 1) / LANE_PAGE * LANE_PAGE; }
 

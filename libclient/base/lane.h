@@ -40,20 +40,26 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <lessor/protocol.h>
+
 #include "base/area.h"
 #include "base/word.h"
 
 typedef _Atomic(uint32_t) lessor_atomic32;
 
-#define LANE_MAGIC UINT64_C(0x4c4553534f524c4e) /* "LESSORLN" */
-#define LANE_VERSION 1U
-#define LANE_ENTRIES_MAX 256U
+#define LANE_MAGIC LESSOR_LANE_MAGIC
+#define LANE_VERSION LESSOR_LANE_VERSION
+#define LANE_ENTRIES_MAX LESSOR_LANE_ENTRIES_MAX
 #define LANE_AREA_MAX (UINT32_C(16) * 1024 * 1024)
 #define LANE_PAGE 4096U
 
-/* ---- as it lies in the segment ----------------------------------------------------------------------------------- */
+/* ---- as it lies in the segment, and as lessor/protocol.h tells it ------------------------------------------------ */
 
-enum lane_state { LANE_SUBMITTED = 1, LANE_TAKEN = 2, LANE_CANCELLED = 3 };
+enum lane_state {
+        LANE_SUBMITTED = LESSOR_LANE_SUBMITTED,
+        LANE_TAKEN = LESSOR_LANE_TAKEN,
+        LANE_CANCELLED = LESSOR_LANE_CANCELLED
+};
 #define LANE_STATE_BITS 2U
 
 /* All but `state` is the worker's. */
@@ -68,8 +74,9 @@ struct lessor_submission {
 };
 _Static_assert(sizeof(struct lessor_submission) == 64, "one cache line");
 
-#define LANE_MAY_HAVE_RUN 1U /* flags of a completion: with an outcome but 0 */
-#define LANE_REPLY_APART 2U  /* the reply is too large for the lane: it comes as a sealed memfd, by message */
+#define LANE_MAY_HAVE_RUN LESSOR_LANE_MAY_HAVE_RUN /* flags of a completion: with an outcome but 0 */
+#define LANE_REPLY_APART                                                                                               \
+        LESSOR_LANE_REPLY_APART /* the reply is too large for the lane: it comes as a sealed memfd, by message */
 
 /* The broker's. */
 struct lessor_completion {
@@ -81,7 +88,11 @@ struct lessor_completion {
 };
 _Static_assert(sizeof(struct lessor_completion) == 32, "two in a cache line");
 
-enum lane_waiting { LANE_WAITING_NOT = 0, LANE_WAITING_FUTEX = 1, LANE_WAITING_MESSAGE = 2 };
+enum lane_waiting {
+        LANE_WAITING_NOT = LESSOR_LANE_WAIT_NOT,
+        LANE_WAITING_FUTEX = LESSOR_LANE_WAIT_FUTEX,
+        LANE_WAITING_MESSAGE = LESSOR_LANE_WAIT_MESSAGE
+};
 
 struct lessor_lane {
         /* Written by the broker, before the worker knows of it. Offsets are the lane's own. */

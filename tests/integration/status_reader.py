@@ -2,7 +2,7 @@
 """A reader of the status segment that knows nothing but lessor-status(5): status_reader.py PAGE INSTANCE DATABASE
 
 Where a field lies, and of which type it is, it takes from the page. Prints `name value` for every field of the header, of the
-database's record and of its connections' records.
+database's record, of its connections' records and of those of sessions in lanes.
 """
 import mmap
 import re
@@ -80,6 +80,11 @@ def main():
         record = read_record(memory, header["connection_offset"] + i * size, size)
         for name, v in fields_of(layout, "lessor_status_connection", record, 0):
             print("connection%d.%s" % (i, name), v)
+    for i in range(header["lane_capacity"]):
+        size = header["lane_size"]
+        record = read_record(memory, header["lane_offset"] + i * size, size)
+        for name, v in fields_of(layout, "lessor_status_lane", record, 0):
+            print("lane%d.%s" % (i, name), v)
 
 
 main()

@@ -14,11 +14,12 @@
 
 #include "support/check.h"
 #include "support/host.h"
+#include "support/lanes.h"
 #include "support/process.h"
 #include "support/sandbox.h"
 
 #define MANUAL LESSOR_BINARY_DIR "/deploy/man/"
-enum { RUN_MS = 20000 };
+enum { RUN_MS = 25000 };
 
 static char *page(const char *name) {
         char path[PATH_MAX];
@@ -150,8 +151,12 @@ static char *section_3(void) {
         return all;
 }
 
+/* With its arguments: without them it is only spoken of. */
 static bool has_synopsis(const char *text, const char *function) {
-        return has_word(text, ".Fn ", function) || has_word(text, ".Fo ", function);
+        char with_some[128], with_none[128];
+        snprintf(with_some, sizeof(with_some), "\n.Fn %s \"", function);
+        snprintf(with_none, sizeof(with_none), "\n.Fn %s void\n", function);
+        return strstr(text, with_some) || strstr(text, with_none) || has_word(text, "\n.Fo ", function);
 }
 
 static unsigned check_functions(const char *header, const char *text) {
@@ -173,10 +178,11 @@ static unsigned check_functions(const char *header, const char *text) {
 }
 
 TEST(manual, section_3_has_every_function) {
-        static const char *const elsewhere[] = {"protocol.h", "outcome.h", "status_fields.h", "status.h"};
+        static const char *const elsewhere[] = {"protocol.h", "outcome.h", "status_fields.h"};
         char *text = section_3();
         glob_t headers;
         check_msg(check_functions(LESSOR_SOURCE_DIR "/include/lessor.h", text) > 20, "hardly a function");
+        check_msg(check_functions(LESSOR_SOURCE_DIR "/include/lessor/status.h", text) > 20, "hardly a function");
         check_eq(glob(LESSOR_SOURCE_DIR "/include/lessor/*.h", 0, NULL, &headers), 0);
         for (size_t i = 0; i < headers.gl_pathc; i++) {
                 bool other = false;
@@ -229,6 +235,13 @@ TEST(manual, lessor_protocol_7_has_every_message_in_its_size) {
         SIZE(lessor_segment);
         SIZE(lessor_ticket);
         SIZE(lessor_slot_layout);
+        SIZE(lessor_msg_lane);
+        SIZE(lessor_msg_lane_opened);
+        SIZE(lessor_msg_lane_reply);
+        SIZE(lessor_msg_lane_wake);
+        SIZE(lessor_lane_layout);
+        SIZE(lessor_submission_layout);
+        SIZE(lessor_completion_layout);
 #undef SIZE
         free(text);
 }
@@ -300,6 +313,20 @@ static void check_same(const char *lines, const struct lessor_status_database *a
         check_text(lines, "last_error", a->last_error);
 }
 
+/* What the reader says of `main`, and of all that is no database's. */
+static char *read_by_the_page(const struct broker *b) {
+        const char *const argv[] = {"python3",
+                                    LESSOR_SOURCE_DIR "/tests/integration/status_reader.py",
+                                    MANUAL "lessor-status.5",
+                                    b->instance,
+                                    "main",
+                                    NULL};
+        char *lines = NULL;
+        int status = program_run(argv, &lines, RUN_MS);
+        check_msg(status == 0, "%s", lines);
+        return lines;
+}
+
 TEST(manual, a_reader_made_from_lessor_status_5_reads_what_ours_does) {
         struct host h;
         need_python();
@@ -312,15 +339,7 @@ TEST(manual, a_reader_made_from_lessor_status_5_reads_what_ours_does) {
         check(lease);
         struct lessor_status_connection held = broker_connection_held(&h.broker);
         struct lessor_status_database before = broker_figures_now(&h.broker, "main");
-        const char *const argv[] = {"python3",
-                                    LESSOR_SOURCE_DIR "/tests/integration/status_reader.py",
-                                    MANUAL "lessor-status.5",
-                                    h.broker.instance,
-                                    "main",
-                                    NULL};
-        char *lines = NULL;
-        int status = program_run(argv, &lines, RUN_MS);
-        check_msg(status == 0, "%s", lines);
+        char *lines = read_by_the_page(&h.broker);
         struct lessor_status_database after = broker_figures(&h.broker, "main");
         check_same(lines, &before, &after);
         check_eq(told(lines, "operations_ok"), 100);
@@ -338,43 +357,94 @@ TEST(manual, a_reader_made_from_lessor_status_5_reads_what_ours_does) {
         host_end(&h);
 }
 
-/* The program of the page, written to a file of its own. */
-static char *take_client(void) {
-        char *text = page("lessor-protocol.7"), *path = sandbox_path("client.py");
-        char *from = strstr(text, ".Sh A CLIENT IN PYTHON"), *to;
-        check(from && (from = strstr(from, ".Bd -literal\n")) && (to = strstr(from, ".Ed")));
-        char *code = strndup(from + 13, (size_t)(to - from - 13)), *out = code;
-        for (char *in = code; *in; in++) /* mdoc's \e is a backslash */
-                if (in[0] == '\\' && in[1] == 'e')
-                        *out++ = *in++;
+TEST(manual, a_reader_made_from_lessor_status_5_sees_whose_commands_are_under_way_in_lanes) {
+        struct lanes lane;
+        struct redis r;
+        struct broker b;
+        need_python();
+        redis_start(&r, NULL);
+        broker_start(&b, "databases: {main: {%s, max_connections: 4, path: lane, socket_timeout: 50s}}\n",
+                     redis_address(&r));
+        check(lanes_attach(&lane, b.socket, "main"));
+        check(lanes_say(&lane, 1, "PING") == LANE_SUBMIT_DONE && lanes_expect(&lane, 1, "+PONG\r\n"));
+        redis_pause(&r);
+        check(lanes_say(&lane, 2, "PING") == LANE_SUBMIT_DONE);
+        check_figure_soon(&b, "main", lane_under_way, 1, RUN_MS);
+        char *lines = read_by_the_page(&b);
+        check_eq(told(lines, "lane0.session"), 1);
+        check_eq(told(lines, "lane0.sent"), 1);
+        check_eq(told(lines, "lane0.holder_pid"), getpid());
+        check(told(lines, "lane0.since_ns") > 0);
+        check_text(lines, "lane0.holder", "test_manual");
+        check_eq(told(lines, "lane1.session"), 0);
+        free(lines);
+        redis_resume(&r);
+        check(lanes_expect(&lane, 2, "+PONG\r\n"));
+        lanes_detach(&lane);
+        broker_free(&b);
+        redis_stop(&r);
+}
+
+/* One of the listings of the page, as it is meant. */
+static void add_listing(FILE *out, const char *text, unsigned number) {
+        const char *at = strstr(text, ".Sh A CLIENT IN PYTHON"), *end;
+        for (unsigned i = 0; at && i <= number; i++)
+                if ((at = strstr(at, ".Bd -literal\n")))
+                        at += strlen(".Bd -literal\n");
+        check(at && (end = strstr(at, ".Ed")));
+        for (; at < end; at++) /* mdoc's \e is a backslash */
+                if (at[0] == '\\' && at[1] == 'e')
+                        fputc(*at++, out);
                 else
-                        *out++ = *in;
-        *out = '\0';
-        sandbox_write(path, code);
-        free(code);
+                        fputc(*at, out);
+}
+
+/* The program of the page: its first part, and the one that makes a call in this way. */
+static char *take_client(unsigned way) {
+        char *text = page("lessor-protocol.7"), *path = sandbox_path("client.py");
+        FILE *out = fopen(path, "we");
+        check(out);
+        add_listing(out, text, 0);
+        add_listing(out, text, way);
+        check(fclose(out) == 0);
         free(text);
         return path;
 }
 
 static void tell_socket(void *socket) { setenv("LESSOR_SOCKET", socket, 1); }
 
-TEST(manual, the_client_in_lessor_protocol_7_leases_a_connection_and_gives_it_back_clean) {
-        struct host h;
-        need_python();
-        host_start(&h, "max_connections: 1");
-        char *path = take_client(), *log = sandbox_path("client.log");
+/* Twice, one after the other: each says hello. */
+static void run_client(const struct host *h, unsigned way) {
+        char *path = take_client(way), *log = sandbox_path("client.log");
         const char *const argv[] = {"python3", path, NULL};
         for (unsigned i = 0; i < 2; i++) {
-                pid_t pid = program_start_prepared(log, argv, tell_socket, h.broker.socket);
+                pid_t pid = program_start_prepared(log, argv, tell_socket, h->broker.socket);
                 int status = program_wait(pid, RUN_MS);
                 char *said = sandbox_read(log, NULL);
                 check_msg(status == 0 && strcmp(said, i ? "hello\nhello\n" : "hello\n") == 0, "%d: %s", status, said);
                 free(said);
         }
-        check_figure(&h.broker, "main", leases, 2);
-        check_figure(&h.broker, "main", created_connections, 1); /* given back clean: the second had the same */
         free(path);
         free(log);
+}
+
+TEST(manual, the_client_in_lessor_protocol_7_leases_a_connection_and_gives_it_back_clean) {
+        struct host h;
+        need_python();
+        host_start(&h, "max_connections: 1");
+        run_client(&h, 1);
+        check_figure(&h.broker, "main", leases, 2);
+        check_figure(&h.broker, "main", created_connections, 1); /* given back clean: the second had the same */
+        host_end(&h);
+}
+
+TEST(manual, the_client_in_lessor_protocol_7_sends_a_command_by_lane) {
+        struct host h;
+        need_python();
+        host_start(&h, "max_connections: 4");
+        run_client(&h, 2);
+        check_figure(&h.broker, "main", lane_calls, 2);
+        check_figure(&h.broker, "main", leases, 0);
         host_end(&h);
 }
 

@@ -26,6 +26,32 @@ struct load {
         _Atomic uint64_t done[CALLERS], maybe[CALLERS]; /* calls answered; those that may have run */
 };
 
+/* What this process has of brokers, living and dead: fds, and mappings of their memory. */
+struct remains {
+        unsigned fds, mappings;
+};
+
+static struct remains count_remains(void) {
+        struct remains r = {.fds = fd_count(getpid())};
+        char line[512];
+        FILE *maps = fopen("/proc/self/maps", "r");
+        child_check(maps);
+        while (fgets(line, sizeof(line), maps))
+                r.mappings += strstr(line, "/memfd:lessor-") != NULL;
+        fclose(maps);
+        return r;
+}
+
+/* Twenty sessions later: one session's socket and doorbells, what is parked and kept, and one more of each just replaced. */
+static void check_remains(struct remains before) {
+        enum { FDS = 16, MAPPINGS = 6 };
+        struct remains now = count_remains();
+        if (now.fds > before.fds + FDS || now.mappings > before.mappings + MAPPINGS)
+                fprintf(stderr, "%u fds and %u mappings became %u and %u\n", before.fds, before.mappings, now.fds,
+                        now.mappings);
+        child_check(now.fds <= before.fds + FDS && now.mappings <= before.mappings + MAPPINGS);
+}
+
 /* An answer to a question of one's own, and to no other; late: none in time. */
 static bool is_answered(lessor_lease *lease, unsigned index, uint64_t number, lessor_error *e, bool *late) {
         char mine[64];
@@ -46,6 +72,7 @@ static int works(unsigned index, void *arg) {
         lessor *l;
         lessor_db *db;
         uint64_t number = 0;
+        struct remains before = count_remains();
         child_check(lessor_open(load->broker->socket, &l) == 0);
         child_check(wait_until(lessor_database(l, NULL, &db, &e) == 0, WAIT_MS));
         while (!atomic_load(&load->over.count)) {
@@ -65,6 +92,7 @@ static int works(unsigned index, void *arg) {
                         (void)look_again_before(UINT64_MAX);
                 lessor_release(lease);
         }
+        check_remains(before);
         lessor_close(l);
         return 0;
 }
@@ -75,6 +103,7 @@ static int calls(unsigned index, void *arg) {
         lessor_error e = {0};
         lessor *l;
         lessor_db *db;
+        struct remains before = count_remains();
         child_check(lessor_open(load->broker->socket, &l) == 0);
         child_check(wait_until(lessor_database(l, NULL, &db, &e) == 0, WAIT_MS));
         while (!atomic_load(&load->over.count)) {
@@ -88,6 +117,7 @@ static int calls(unsigned index, void *arg) {
                         (void)look_again_before(UINT64_MAX);
                 freeReplyObject(reply);
         }
+        check_remains(before);
         lessor_close(l);
         return 0;
 }

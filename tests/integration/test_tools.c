@@ -4,6 +4,7 @@
 
 #include "support/check.h"
 #include "support/host.h"
+#include "support/lanes.h"
 #include "support/process.h"
 
 enum { WAIT_MS = 20000 };
@@ -243,6 +244,110 @@ TEST(tools, leases_find_the_worker_behind_an_address_of_redis) {
         lessor_close(l);
         broker_free(&b);
         redis_stop(&r);
+}
+
+/* The number after `"name":` in the object of `session`. */
+static double lane_figure(const char *text, uint64_t session, const char *name) {
+        json_error_t e;
+        json_t *all = json_loads(text, 0, &e), *lane;
+        double value = -1;
+        size_t i;
+        check_msg(all, "%s", text);
+        json_array_foreach(json_object_get(all, "lanes"), i, lane) {
+                if ((uint64_t)json_integer_value(json_object_get(lane, "session")) == session)
+                        value = json_number_value(json_object_get(lane, name));
+        }
+        json_decref(all);
+        return value;
+}
+
+/* The broker numbers sessions from 1 on. */
+TEST(tools, leases_show_which_sessions_have_commands_under_way_in_lanes) {
+        struct lanes one, two;
+        struct redis r;
+        struct broker b;
+        char *text, client[24];
+
+        redis_start(&r, NULL);
+        broker_start(&b, "databases: {main: {%s, max_connections: 4, path: lane, socket_timeout: 50s}}\n",
+                     redis_address(&r));
+        check(lanes_attach(&one, b.socket, "main") && lanes_attach(&two, b.socket, "main"));
+        check(lanes_say(&one, 1, "PING") == LANE_SUBMIT_DONE && lanes_expect(&one, 1, "+PONG\r\n"));
+        check_figure(&b, "main", lane_sessions, 0);
+        redis_pause(&r);
+        for (uint64_t tag = 2; tag < 5; tag++)
+                check(lanes_say(&one, tag, "PING") == LANE_SUBMIT_DONE);
+        check(lanes_say(&two, 1, "ECHO two") == LANE_SUBMIT_DONE);
+        check_figure_soon(&b, "main", lane_under_way, 4, WAIT_MS);
+        check_figure(&b, "main", lane_sessions, 2);
+        check(broker_figures(&b, "main").oldest_lane_call > 0);
+        const char *argv[] = {tool_path(), "leases", "--json", "--instance", b.instance, NULL};
+        check_eq(program_run(argv, &text, WAIT_MS), 0);
+        check(lane_figure(text, 1, "sent") == 3 && lane_figure(text, 2, "sent") == 1);
+        check(lane_figure(text, 1, "queued") == 0 && lane_figure(text, 1, "age_ms") > 0);
+        check(lane_figure(text, 1, "pid") == getpid());
+        snprintf(client, sizeof(client), "%.0f", lane_figure(text, 1, "client_id"));
+        free(text);
+
+        /* The connection that SLOWLOG would name. */
+        const char *by_client[] = {tool_path(), "leases", "--addr", client, "--instance", b.instance, NULL};
+        check_eq(program_run(by_client, &text, WAIT_MS), 0);
+        check_msg(strstr(text, " lane ") && strstr(text, "under way on it") && strstr(text, "test_tools"), "%s", text);
+        free(text);
+
+        redis_resume(&r);
+        for (uint64_t tag = 2; tag < 5; tag++)
+                check(lanes_expect(&one, tag, "+PONG\r\n"));
+        check(lanes_expect(&two, 1, "$3\r\ntwo\r\n"));
+        check_figure(&b, "main", lane_under_way, 0);
+        check_eq(program_run(argv, &text, WAIT_MS), 0);
+        check(lane_figure(text, 1, "sent") == -1 && lane_figure(text, 2, "sent") == -1);
+        free(text);
+        lanes_detach(&one);
+        lanes_detach(&two);
+        broker_free(&b);
+        redis_stop(&r);
+}
+
+TEST(tools, what_waits_in_a_lane_of_a_paused_database_is_shown_as_queued) {
+        struct lanes lane;
+        struct host h;
+        char *text;
+
+        host_start(&h, "max_connections: 4, path: lane");
+        check(lanes_attach(&lane, h.broker.socket, "main"));
+        const char *pause[] = {tool_path(), "pause", "main", "--instance", h.broker.instance, NULL};
+        const char *resume[] = {tool_path(), "resume", "main", "--instance", h.broker.instance, NULL};
+        const char *leases[] = {tool_path(), "leases", "--json", "--instance", h.broker.instance, NULL};
+        check_eq(program_run(pause, NULL, WAIT_MS), 0);
+        check(lanes_say(&lane, 1, "PING") == LANE_SUBMIT_DONE && lanes_say(&lane, 2, "PING") == LANE_SUBMIT_DONE);
+        check_figure_soon(&h.broker, "main", lane_under_way, 2, WAIT_MS);
+        check_eq(program_run(leases, &text, WAIT_MS), 0);
+        check(lane_figure(text, 1, "sent") == 0 && lane_figure(text, 1, "queued") == 2);
+        free(text);
+        check_eq(program_run(resume, NULL, WAIT_MS), 0);
+        check(lanes_expect(&lane, 1, "+PONG\r\n") && lanes_expect(&lane, 2, "+PONG\r\n"));
+        lanes_detach(&lane);
+        host_end(&h);
+}
+
+/* Two benchmarks that are over soon; what they measure on a machine that runs other tests is nobody's business here. */
+TEST_WITH(tools, bench_tells_its_figures_as_a_table_with_the_machine_and_the_versions, .timeout = 240) {
+        static const char *const names[] = {"open-breaker", "warm"};
+        char *text, row[64];
+        for (unsigned i = 0; i < 2; i++) {
+                const char *argv[] = {tool_path(), "bench", names[i], "--markdown", "--quick", NULL};
+                int status = program_run(argv, &text, 4 * WAIT_MS);
+                bool late = status == 1 && strstr(text, "not done within"); /* it is said, and nothing hangs */
+                check_msg(late || status == 0, "%d: %s", status, text);
+                check_msg(strstr(text, "Lessor " LESSOR_RELEASE ", Redis ") && strstr(text, " CPUs ("), "%s", text);
+                check_msg(strstr(text, "\n\n| what | reference | Lessor | ratio | bar |\n|---|---|---|---|---|\n"),
+                          "%s", text);
+                snprintf(row, sizeof(row), "\n| `%s`, acquire", names[i]);
+                check_msg(late || strstr(text, row), "no row of %s in: %s", names[i], text);
+                check_msg(late || i == 0 || strstr(text, "\n| `warm`, four threads | "), "%s", text);
+                free(text);
+        }
 }
 
 TEST(tools, help_and_mistakes) {

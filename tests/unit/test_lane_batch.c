@@ -265,3 +265,21 @@ TEST(lane_batch, at_random_nobody_gets_another_ones_reply_and_everybody_is_told_
         }
         batch_deinit(&k.b);
 }
+
+TEST(lane_batch, a_survey_says_since_when_each_lane_has_something_under_way) {
+        struct batch b = opened(&(struct batch_limits){.connections = 2, .depth = 4, .lane_depth = 3, .reply_ns = 1});
+        struct batch_lane one = {0}, two = {0};
+        struct batch_owner o;
+        batch_sent(&b, 0, &one, 1, TIME_NEVER, 10);
+        batch_sent(&b, 1, &two, 1, TIME_NEVER, 20);
+        batch_sent(&b, 0, &one, 2, TIME_NEVER, 30);
+        batch_survey(&b);
+        check_eq(one.oldest, 10);
+        check_eq(two.oldest, 20);
+        check(batch_reply(&b, 0, 40, &o));
+        batch_forget(&b, &two);
+        batch_survey(&b);
+        check_eq(one.oldest, 30);
+        check_eq(two.oldest, 20); /* forgotten: left alone */
+        batch_deinit(&b);
+}

@@ -10,7 +10,7 @@
 
 #include "support/check.h"
 
-enum { FAKE_DATABASES = 8, FAKE_CONNECTIONS = 32 };
+enum { FAKE_DATABASES = 8, FAKE_CONNECTIONS = 32, FAKE_LANES = 4 };
 
 struct fake {
         int fd;
@@ -51,6 +51,10 @@ static inline void fake_connection(const struct fake *f, unsigned index, struct 
                     sizeof(*c));
 }
 
+static inline void fake_lane(const struct fake *f, unsigned index, struct lessor_status_lane *l) {
+        fake_record(f, f->header.lane_offset + (uint64_t)index * f->header.lane_size, &l->sequence, sizeof(*l));
+}
+
 /* Strides larger than the structs, as a newer broker's: nobody may step by sizeof. */
 static inline void fake_make(struct fake *f) {
         struct lessor_status_header *h = &f->header;
@@ -71,7 +75,10 @@ static inline void fake_make(struct fake *f) {
         h->connection_offset = h->database_offset + h->database_size * h->database_capacity;
         h->connection_size = sizeof(struct lessor_status_connection) + 8;
         h->connection_capacity = FAKE_CONNECTIONS;
-        h->segment_size = h->connection_offset + h->connection_size * h->connection_capacity;
+        h->lane_offset = h->connection_offset + h->connection_size * h->connection_capacity;
+        h->lane_size = sizeof(struct lessor_status_lane) + 16;
+        h->lane_capacity = FAKE_LANES;
+        h->segment_size = h->lane_offset + h->lane_size * h->lane_capacity;
         h->instance = 7;
         h->start_time = (uint64_t)(wall.tv_sec - 60) * 1000000000U;
         h->broker_pid = getpid();

@@ -93,14 +93,17 @@ READER_TEST(a_wrong_version_is_eproto) {
 
 READER_TEST(records_outside_the_segment_are_enodata) {
         const struct lessor_status_header sound = fake.header;
-        for (int i = 0; i < 9; i++) {
+        for (int i = 0; i < 13; i++) {
                 fake.header = sound;
-                uint32_t *fields[] = {&fake.header.header_size,        &fake.header.database_offset,
-                                      &fake.header.database_offset,    &fake.header.database_size,
-                                      &fake.header.database_capacity,  &fake.header.connection_offset,
-                                      &fake.header.connection_offset,  &fake.header.connection_size,
-                                      &fake.header.connection_capacity};
-                uint32_t wrong[] = {8, 8, 4097, 8, UINT32_MAX, 4096, UINT32_MAX - 7, 16, UINT32_MAX};
+                uint32_t *fields[] = {&fake.header.header_size,         &fake.header.database_offset,
+                                      &fake.header.database_offset,     &fake.header.database_size,
+                                      &fake.header.database_capacity,   &fake.header.connection_offset,
+                                      &fake.header.connection_offset,   &fake.header.connection_size,
+                                      &fake.header.connection_capacity, &fake.header.lane_offset,
+                                      &fake.header.lane_offset,         &fake.header.lane_size,
+                                      &fake.header.lane_capacity};
+                uint32_t wrong[] = {8,          8,    4097,           8,  UINT32_MAX, 4096, UINT32_MAX - 7, 16,
+                                    UINT32_MAX, 4096, UINT32_MAX - 7, 16, UINT32_MAX};
                 *fields[i] = wrong[i];
                 fake_header(&fake);
                 check_msg(open_error() == -ENODATA, "case %d was taken for sound", i);
@@ -118,9 +121,12 @@ READER_TEST(a_fifo_under_the_name_is_refused_without_waiting) {
 
 READER_TEST(nothing_that_changes_after_the_check_leads_outside) {
         struct lessor_status_connection c;
+        struct lessor_status_lane l;
         struct lessor_status s;
 
         check_eq(lessor_status_open(fake.instance, &s), 0);
+        fake.header.lane_capacity = UINT32_MAX;
+        fake.header.lane_offset = UINT32_MAX - 7;
         fake.header.databases = fake.header.connections = UINT64_MAX;
         fake.header.database_capacity = fake.header.connection_capacity = UINT32_MAX;
         fake.header.connection_offset = UINT32_MAX - 7;
@@ -129,6 +135,9 @@ READER_TEST(nothing_that_changes_after_the_check_leads_outside) {
         check_eq(lessor_status_connections(&s), FAKE_CONNECTIONS);
         check_eq(lessor_status_read_connection(&s, FAKE_CONNECTIONS - 1, &c), 0);
         check_eq(lessor_status_read_connection(&s, FAKE_CONNECTIONS, &c), -ENOENT);
+        check_eq(lessor_status_lanes(&s), FAKE_LANES);
+        check_eq(lessor_status_read_lane(&s, FAKE_LANES - 1, &l), 0);
+        check_eq(lessor_status_read_lane(&s, FAKE_LANES, &l), -ENOENT);
         lessor_status_close(&s);
 }
 

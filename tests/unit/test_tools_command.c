@@ -304,6 +304,60 @@ COMMAND_TEST(leases_of_one_database) {
         check(strstr(output, "main, cache"));
 }
 
+static void make_lane(unsigned index, uint64_t session, uint32_t slot, uint64_t age_ns) {
+        struct lessor_status_lane l = {
+                .session = session, .slot = slot, .sent = 3, .queued = 1, .holder_pid = 777, .holder_uid = 33};
+        l.since_ns = lessor_status_now_ns() - age_ns;
+        snprintf(l.holder, sizeof(l.holder), "web\033[2J");
+        fake_lane(&fake, index, &l);
+}
+
+/* Two sessions with commands in lanes of `main`, one of them on a connection that is there. */
+static void make_lanes(void) {
+        struct lessor_status_connection c = {.slot = 9, .state = LESSOR_CONNECTION_LANE, .client_id = 88};
+        snprintf(c.local, sizeof(c.local), "127.0.0.1:50001");
+        fake_connection(&fake, 2, &c);
+        make_lane(1, 51, 9, 2000000000);
+        make_lane(2, 52, LESSOR_STATUS_NO_SLOT, 70000000000);
+        main_database.lane_sessions = 5;
+        main_database.lane_under_way = 20;
+        fake_database(&fake, 0, &main_database);
+        fake.header.connections = 3;
+        fake_header(&fake);
+}
+
+COMMAND_TEST(sessions_with_commands_in_lanes_are_listed_longest_first) {
+        check_eq(lessor("leases"), 0);
+        check(!strstr(output, "by lane"));
+        make_lanes();
+        check_eq(lessor("leases"), 0);
+        check_msg(strstr(output, "\nby lane, 5 sessions have 20 commands under way, the 2 longest:\n"), "%s", output);
+        const char *lanes = strstr(output, "by lane"), *old = strstr(lanes, " 52 "), *young = strstr(lanes, " 51 ");
+        check(old && young && old < young);
+        check(strstr(young, "127.0.0.1:50001") && strstr(lanes, "web?[2J"));
+        check_fits(100);
+        check_eq(lessor("leases cache"), 0);
+        check(!strstr(output, "by lane"));
+}
+
+COMMAND_TEST(the_address_of_a_lanes_connection_tells_whose_commands_are_under_way_on_it) {
+        make_lanes();
+        check_eq(lessor("leases --addr 127.0.0.1:50001"), 0);
+        check_msg(strstr(output, "under way on it") && strstr(output, " 51 ") && !strstr(output, " 52 "), "%s", output);
+        check_eq(lessor("leases --json --addr 88"), 0);
+        json_t *value = parsed(), *lanes = json_object_get(value, "lanes"), *first = json_array_get(lanes, 0);
+        check_eq(json_array_size(lanes), 1);
+        check(at(first, "session", NULL, NULL) == 51 && at(first, "pid", NULL, NULL) == 777);
+        check(at(first, "sent", NULL, NULL) == 3 && at(first, "queued", NULL, NULL) == 1);
+        check(at(first, "age_ms", NULL, NULL) >= 2000);
+        json_decref(value);
+        check_eq(lessor("leases --json"), 0);
+        value = parsed();
+        check_eq(json_array_size(json_object_get(value, "lanes")), 2);
+        check(at(value, "lane_sessions", NULL, NULL) == 5 && at(value, "lane_under_way", NULL, NULL) == 20);
+        json_decref(value);
+}
+
 /* ---- the command line ------------------------------------------------------------------------------------------ */
 
 COMMAND_TEST(errors_of_usage_are_64_and_name_the_nearest) {
@@ -320,6 +374,10 @@ COMMAND_TEST(errors_of_usage_are_64_and_name_the_nearest) {
         check_eq(lessor("bench colt"), 64);
         check(strstr(output, "did you mean cold"));
         check_eq(lessor("bench cold --rounds 0"), 64);
+        check_eq(lessor("bench cold --json --markdown"), 64);
+        check_eq(lessor("bench cold --quick"), 64);
+        check_eq(lessor("bench cold --markdown --quick --rounds 3"), 64);
+        check_eq(lessor("bench colt --markdown"), 64);
 }
 
 COMMAND_TEST(help_and_version) {

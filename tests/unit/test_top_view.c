@@ -179,6 +179,23 @@ VIEW_TEST(the_page_of_a_database_scrolls_and_shows_its_connections) {
         check_has_not("777");
 }
 
+VIEW_TEST(the_holders_page_shows_who_has_commands_in_lanes) {
+        static struct model_lane lanes[1] = {{.database = "main", .age_ns = 1500000000}};
+        lanes[0].record = (struct lessor_status_lane){.session = 51, .holder_pid = 777, .sent = 12, .queued = 3};
+        snprintf(lanes[0].record.holder, LESSOR_NAME_SIZE, "gunicorn");
+        model.lanes = lanes;
+        model.n_lanes = 1;
+        top.page = TOP_HOLDERS;
+        draw(&model, 24, 80);
+        check_has("nothing is leased");
+        check_has("BY LANE");
+        check_has("main             777      51 gunicorn            1.5s     12      3");
+        snprintf(top.filter, sizeof(top.filter), "cache");
+        draw(&model, 24, 80);
+        check_has_not("BY LANE");
+        check_has_not("gunicorn");
+}
+
 VIEW_TEST(a_database_that_goes_away_while_one_looks_at_it) {
         top.page = TOP_DATABASE;
         snprintf(top.selected, LESSOR_NAME_SIZE, "gone");

@@ -3,10 +3,12 @@
 #include "bench.h"
 
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <arpa/inet.h>
 #include <base/cleanup.h>
@@ -14,6 +16,7 @@
 #include "cli.h"
 #include "format.h"
 #include "json.h"
+#include "markdown.h"
 #include "nearest.h"
 
 enum { ROUNDS_DEFAULT = 5, ROUNDS_MOST = 1000 };
@@ -119,6 +122,12 @@ static void print_own(const struct job *job, const struct servers *s, json_t *ex
                 job->bench->print(job->options, s, extra);
 }
 
+/* Seconds; 0: as long as it takes. */
+static unsigned limit_of(const struct bench *b, const struct bench_options *o) {
+        unsigned limit = b->limit_s ? b->limit_s : BENCH_LIMIT_S;
+        return !o->markdown ? 0 : o->quick ? limit / BENCH_QUICK : limit;
+}
+
 /* In the child that servers_supervised() made. */
 static int run_one(struct servers *s, void *argument) {
         const struct job *job = argument;
@@ -128,8 +137,12 @@ static int run_one(struct servers *s, void *argument) {
         if (!result.extra)
                 out_of_memory();
         servers_raise_files();
+        alarm(limit_of(job->bench, job->options)); /* who does not end by himself is ended, and all he started */
         if (job->bench->run(job->options, s, &result) < 0) {
                 r = broke_off(job->bench, s);
+        } else if (job->options->markdown) {
+                markdown_result(job->bench, &result);
+                r = EXIT_FIGURES;
         } else if (job->bench->print) {
                 print_own(job, s, result.extra);
                 r = EXIT_FIGURES;
@@ -190,6 +203,13 @@ static int list(void) {
         return EXIT_FIGURES;
 }
 
+static bool is_known(const char *name) {
+        bool known = strcmp(name, "all") == 0;
+        for (size_t i = 0; i < ARRAY_SIZE(benches); i++)
+                known = known || strcmp(name, benches[i]->name) == 0;
+        return known;
+}
+
 static int unknown(const struct command *self, const char *name) {
         const char *names[ARRAY_SIZE(benches)], *near;
         for (size_t i = 0; i < ARRAY_SIZE(benches); i++)
@@ -199,22 +219,59 @@ static int unknown(const struct command *self, const char *name) {
                            near ? ", did you mean " : "", near ? near : "");
 }
 
+static int run_head(struct servers *s, void *argument) {
+        const struct bench_options *o = argument;
+        if (markdown_head(s, o) == 0)
+                return EXIT_FIGURES;
+        fprintf(stderr, "lessor bench %s: %s\n", o->name, s->error);
+        return EXIT_NO_SUCH;
+}
+
+/* What it said of itself went to standard error. */
+static int run_row(const struct bench *b, const struct bench_options *o) {
+        int r = servers_supervised(run_one, &(struct job){b, o});
+        char why[64];
+        if (!o->markdown || r == EXIT_FIGURES)
+                return r;
+        snprintf(why, sizeof(why), "not done within %u s", limit_of(b, o));
+        markdown_none(b, r == 128 + SIGALRM ? why : "it broke off");
+        fflush(stdout);
+        return r == 128 + SIGALRM ? EXIT_NO_SUCH : r;
+}
+
 static int run_named(const struct command *self, const char *name, const struct bench_options *o) {
         bool all = strcmp(name, "all") == 0;
         int worst = -1;
+
+        if (o->markdown && is_known(name)) {
+                int r = servers_supervised(run_head, (void *)(uintptr_t)o);
+                if (r)
+                        return r;
+        }
 
         for (size_t i = 0; i < ARRAY_SIZE(benches); i++) {
                 if (!all && strcmp(name, benches[i]->name) != 0)
                         continue;
                 if (o->socket && benches[i]->own_broker)
                         return usage_error(self, "%s starts a broker of its own: leave --socket out", benches[i]->name);
-                int r = servers_supervised(run_one, &(struct job){benches[i], o});
+                int r = run_row(benches[i], o);
                 if (r > worst)
                         worst = r;
                 if (r > 128) /* ctrl-c: of all */
                         break;
         }
         return worst < 0 ? unknown(self, name) : worst;
+}
+
+/* Everything that does not go together. EXIT_FIGURES: nothing. */
+static int check_options(const struct command *self, const struct bench_options *o, bool rounds) {
+        if (o->json && o->markdown)
+                return usage_error(self, "--json or --markdown, not both");
+        if (o->quick && !o->markdown)
+                return usage_error(self, "--quick is for --markdown; else say --rounds 1");
+        if (o->quick && rounds)
+                return usage_error(self, "--quick is one round: leave --rounds out");
+        return EXIT_FIGURES;
 }
 
 static bool parse_rounds(const char *text, unsigned *ret) {
@@ -229,17 +286,23 @@ static bool parse_rounds(const char *text, unsigned *ret) {
 static int run(const struct command *self, int argc, char **argv) {
         static const struct option options[] = {
                 {"json", no_argument, NULL, 'j'},
+                {"markdown", no_argument, NULL, 'm'},
+                {"quick", no_argument, NULL, 'q'},
                 {"rounds", required_argument, NULL, 'r'},
                 {"socket", required_argument, NULL, 's'},
                 {"help", no_argument, NULL, 'h'},
                 {0},
         };
-        struct bench_options o = {.rounds = ROUNDS_DEFAULT};
-        int option;
+        struct bench_options o = {0};
+        int option, r;
 
         while ((option = command_option(self, argc, argv, options)) >= 0) {
                 if (option == 'j')
                         o.json = true;
+                else if (option == 'm')
+                        o.markdown = true;
+                else if (option == 'q')
+                        o.quick = true;
                 else if (option == 's')
                         o.socket = optarg;
                 else if (option != 'r')
@@ -249,12 +312,17 @@ static int run(const struct command *self, int argc, char **argv) {
         }
         if (argc - optind != 1)
                 return usage_error(self, "one name, please: a benchmark, or list, or all");
-        return strcmp(argv[optind], "list") == 0 ? list() : run_named(self, argv[optind], &o);
+        r = check_options(self, &o, o.rounds > 0);
+        if (r != EXIT_FIGURES)
+                return r;
+        o.name = argv[optind];
+        o.rounds = o.quick ? 1 : o.rounds ? o.rounds : ROUNDS_DEFAULT;
+        return strcmp(o.name, "list") == 0 ? list() : run_named(self, o.name, &o);
 }
 
 const struct command command_bench = {
         .name = "bench",
-        .arguments = "NAME|list|all [--json] [--rounds N] [--socket PATH]",
+        .arguments = "NAME|list|all [--json | --markdown [--quick]] [--rounds N] [--socket PATH]",
         .summary = "measures Lessor against doing without it, on this machine",
         .help = "Starts a private redis-server and a private lessord ($LESSORD, or the one beside this program), "
                 "measures\n"
@@ -263,6 +331,9 @@ const struct command command_bench = {
                 "  NAME, list, all   one of `lessor bench list`; all, one after the other\n"
                 "  --json            one object a line: {name, unit, value, reference, ratio, rounds, extra};\n"
                 "                    of crowd: {name, rows, ratios}\n"
+                "  --markdown        a table for a README, with machine, versions and day; one that takes too long\n"
+                "                    (a minute for most) is given up, so that all take less than a quarter of an hour\n"
+                "  --quick           likewise, one round and a fifth of the time: to see that it runs\n"
                 "  --rounds N        figures are medians of N rounds (5)\n"
                 "  --socket PATH     a broker that runs already, its database `main`; writes keys lessor:bench:*\n"
                 "\n"

@@ -10,8 +10,9 @@
 #include "servers.h"
 
 struct bench_options {
+        const char *name; /* as asked for: of a benchmark, or "all" */
         unsigned rounds;
-        bool json;
+        bool json, markdown, quick;
         const char *socket; /* of a broker that runs already; NULL: a private one */
 };
 
@@ -25,7 +26,9 @@ struct bench {
         const char *bars; /* of a benchmark with several, for the list; NULL: the one below */
         bool at_most;     /* the ratio must be `bar` at most; else at least */
         double bar;
-        bool own_broker; /* --socket makes no sense */
+        bool own_broker;     /* --socket makes no sense */
+        const char *own_arm; /* of `extra`: what the one ratio is. NULL: what `placement` says there, if anything */
+        unsigned limit_s;    /* in a table: how long it may take. 0: BENCH_LIMIT_S */
         /* 0, or a negative errno with s->error set. Servers that it started are stopped by the caller. */
         int (*run)(const struct bench_options *o, struct servers *s, struct bench_result *ret);
         /*
@@ -33,7 +36,12 @@ struct bench {
          * it found is one ratio.
          */
         void (*print)(const struct bench_options *o, const struct servers *s, json_t *extra);
+        void (*markdown)(json_t *extra); /* likewise, as rows of a table; see markdown.h */
 };
+
+/* All of them take less than a quarter of an hour; with --quick, a fifth of it. */
+#define BENCH_LIMIT_S 60U
+#define BENCH_QUICK 5U
 
 extern const struct bench bench_direct, bench_cold, bench_warm, bench_handover, bench_storm, bench_footprint,
         bench_open_breaker, bench_status, bench_crowd, bench_pipeline, bench_async;

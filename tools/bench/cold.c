@@ -299,6 +299,7 @@ static int run(const struct bench_options *o, struct servers *s, struct bench_re
 
 const struct bench bench_cold = {
         .name = "cold",
+        .own_arm = "one_cpu",
         .unit = "us",
         .summary = "a fresh session's first lease of an open connection, against a raw SCM_RIGHTS round trip; p50",
         .at_most = true,

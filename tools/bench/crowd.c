@@ -319,4 +319,6 @@ const struct bench bench_crowd = {
         .own_broker = true,
         .run = run,
         .print = crowd_print,
+        .markdown = crowd_markdown,
+        .limit_s = 240,
 };

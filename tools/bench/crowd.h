@@ -40,4 +40,5 @@ void crowd_size_deinit(struct crowd_size *c);
 /* {name, rows, ratios} */
 void crowd_tell(struct crowd_size *sizes, json_t *ret);
 /* And what the broker itself counted of its lanes. */
+void crowd_markdown(json_t *told);
 void crowd_print(const struct bench_options *o, const struct servers *s, json_t *told);

@@ -6,6 +6,7 @@
 #include "cli.h"
 #include "crowd.h"
 #include "format.h"
+#include "markdown.h"
 #include "table.h"
 
 enum { WIDTH = 120 };
@@ -120,6 +121,60 @@ static void print_ratios(json_t *ratios) {
         }
         table_print(&table, stdout, WIDTH);
         table_deinit(&table);
+}
+
+/* ---- a table of all ---------------------------------------------------------------------------------------------- */
+
+static double rate_of(json_t *rows, double workers, enum crowd_arm arm, const char *figure) {
+        json_t *row;
+        size_t i;
+        json_array_foreach(rows, i, row) {
+                if (number(row, "workers") == workers &&
+                    strcmp(json_string_value(json_object_get(row, "arm")), crowd_arm_names[arm]) == 0)
+                        return number(row, figure);
+        }
+        return 0;
+}
+
+/* One ratio that the benchmark has, with the two figures it is of. */
+struct crowd_line {
+        const char *ratio, *figure, *unit, *what;
+        enum crowd_arm against;
+        bool at_most;
+};
+
+static void markdown_line(json_t *rows, json_t *ratio, const struct crowd_line *l, double bar) {
+        char what[128];
+        double workers = number(ratio, "workers");
+        if (!json_is_number(json_object_get(ratio, l->ratio)))
+                return;
+        snprintf(what, sizeof(what), "%.0f worker%s, %s", workers, workers == 1 ? "" : "s", l->what);
+        markdown_row(&(struct markdown_row){.bench = "crowd",
+                                            .what = what,
+                                            .unit = l->unit,
+                                            .reference = rate_of(rows, workers, l->against, l->figure),
+                                            .value = rate_of(rows, workers, CROWD_COMMAND, l->figure),
+                                            .ratio = number(ratio, l->ratio),
+                                            .bar = bar,
+                                            .at_most = l->at_most});
+}
+
+void crowd_markdown(json_t *told) {
+        static const struct crowd_line lines[] = {
+                {"private", "ops", "ops/s", "against a private connection each", CROWD_PRIVATE, false},
+                {"twemproxy", "ops", "ops/s", "against twemproxy", CROWD_TWEMPROXY, false},
+                {"p99_private", "p99_us", "us", "p99 against private connections", CROWD_PRIVATE, true},
+                {"redis_cpu_private", "redis_cpu_us_per_op", "us", "Redis' CPU a command against private connections",
+                 CROWD_PRIVATE, true},
+        };
+        json_t *rows = json_object_get(told, "rows"), *ratios = json_object_get(told, "ratios"), *ratio;
+        size_t i;
+        json_array_foreach(ratios, i, ratio) {
+                const double bars[] = {crowd_bars[i].private, crowd_bars[i].twemproxy, crowd_bars[i].p99_private,
+                                       crowd_bars[i].cpu_private};
+                for (size_t k = 0; k < ARRAY_SIZE(lines); k++)
+                        markdown_line(rows, ratio, &lines[k], bars[k]);
+        }
 }
 
 /* ---- the broker's own figures ---------------------------------------------------------------------------------- */

@@ -260,6 +260,8 @@ static int run(const struct bench_options *o, struct servers *s, struct bench_re
 
 const struct bench bench_footprint = {
         .name = "footprint",
+        .own_arm = "base_bytes",
+        .limit_s = 150,
         .unit = "bytes",
         .summary = "the broker's memory (PSS) at its start against 8 MiB; per session and connection in extra",
         .at_most = true,

@@ -314,6 +314,7 @@ static int run(const struct bench_options *o, struct servers *s, struct bench_re
 
 const struct bench bench_handover = {
         .name = "handover",
+        .own_arm = "one",
         .unit = "ops/s",
         .summary = "200 workers share 20 connections, a lease for each command, against 20 private connections; ten "
                    "commands a lease in extra",

@@ -246,6 +246,7 @@ static int run(const struct bench_options *o, struct servers *s, struct bench_re
 
 const struct bench bench_pipeline = {
         .name = "pipeline",
+        .own_arm = "in_flight_64",
         .unit = "ops/s",
         .summary =
                 "64 commands under way from one process by lane, against hiredis pipelining as many; 1 to 256 in extra",

@@ -346,6 +346,7 @@ static int run(const struct bench_options *o, struct servers *s, struct bench_re
 
 const struct bench bench_warm = {
         .name = "warm",
+        .own_arm = "one_thread",
         .unit = "ns",
         .summary = "acquire and release, against a pool in the process behind a mutex; four threads in extra",
         .at_most = true,

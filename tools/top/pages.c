@@ -74,6 +74,26 @@ void draw_database_page(const struct top_scene *s, struct grid *g) {
 
 /* ---- holders, help --------------------------------------------------------------------------------------------- */
 
+/* Sessions with commands under way in lanes. */
+static void lanes_rows(const struct top_scene *s, struct grid *g, unsigned row) {
+        bool any = false;
+        for (unsigned i = 0; i < s->m->n_lanes && row + 3 < g->rows; i++) {
+                const struct model_lane *l = &s->m->lanes[i];
+                if (!top_passes(s->top, l->database))
+                        continue;
+                if (!any) {
+                        grid_print(g, ++row, 0, GRID_TITLE, "%-12s %7s %7s %-15s %8s %6s %6s %s", "BY LANE", "PID",
+                                   "SESSION", "COMMAND", "OLDEST", "SENT", "QUEUED", "CLIENT");
+                        grid_attribute(g, row++, GRID_TITLE);
+                }
+                any = true;
+                grid_print(g, row++, 0, GRID_PLAIN, "%-12.12s %7d %7" PRIu64 " %-15.15s %8s %6u %6u %" PRIu64,
+                           l->database, l->record.holder_pid, l->record.session, l->record.holder,
+                           format_duration(l->age_ns).s, l->record.sent, l->record.queued,
+                           l->connection ? l->connection->client_id : 0);
+        }
+}
+
 void draw_holders_page(const struct top_scene *s, struct grid *g) {
         unsigned row = 0;
         grid_print(g, row, 0, GRID_TITLE, "%-12s %7s %7s %-15s %8s %-24s %s", "DATABASE", "PID", "TID", "COMMAND",
@@ -89,14 +109,15 @@ void draw_holders_page(const struct top_scene *s, struct grid *g) {
                            c->client_id);
         }
         if (row == 1)
-                grid_print(g, row, 0, GRID_DIM, "nothing is leased at this moment");
+                grid_print(g, row++, 0, GRID_DIM, "nothing is leased at this moment");
+        lanes_rows(s, g, row);
 }
 
 void draw_help_page(struct grid *g) {
         static const char *const lines[] = {
                 "up, down, j, k  select a database; other pages scroll",
                 "Enter           the selected database: histograms, connections, totals",
-                "l               who holds which connection, the oldest lease first; and back",
+                "l               who holds which connection, and who waits for commands in lanes",
                 "Esc             back; on the first page it takes the filter away",
                 "s, S            sort by the next, previous of name, use, queue, leases, errors,",
                 "                wait, call;  r  the other way round",
