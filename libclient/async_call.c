@@ -234,7 +234,7 @@ static void call_done(struct async_call *c) {
                 if (part->outcome != 0 && !failed)
                         failed = part;
         }
-        if (!unsent) {
+        if (!unsent || !failed) {
                 call_judge(c, failed, may_have_run);
                 return;
         }

@@ -242,7 +242,7 @@ static bool conn_parse(lessor_async_db *db) {
                 if (c->x.got < c->x.expected)
                         break;
                 flight_leave(conn, c);
-                r = lease_exchange_end(l, &c->x, 0, NULL);
+                lease_exchange_end(l, &c->x, 0, NULL);
                 flight_finish(c, NULL);
                 if (l->broken) {
                         conn_fail(db, l->broken, 0);

@@ -74,6 +74,18 @@ TEST_WITH(demo, takes_a_redis_that_is_there_and_leaves_it_as_it_was, .timeout = 
         redis_stop(&r);
 }
 
+/* The broker is killed towards the end; then many workers share few connections, and have one each. */
+TEST_WITH(demo, kills_its_broker_and_compares, .timeout = 120) {
+        char *output;
+        int status = program_run(
+                (const char *[]){demo_path(), "--seconds", "2", "--workers", "8", "--connections", "2", NULL}, &output,
+                WAIT_MS);
+        check_msg(status == 0, "status %d: %s", status, output);
+        check_msg(strstr(output, "the broker; ") && strstr(output, "Nothing was lost"), "%s", output);
+        check_msg(strstr(output, "200 workers") && strstr(output, "times as fast"), "%s", output);
+        free(output);
+}
+
 /* Ctrl-C: a report of what was, and an end. */
 TEST_WITH(demo, can_be_interrupted, .timeout = 120) {
         char *log = sandbox_path("demo.log");

@@ -138,6 +138,12 @@ static void stop(pid_t *pid) {
 
 void servers_stop_broker(struct servers *s) { stop(&s->broker); }
 
+void servers_kill_broker(struct servers *s) {
+        if (s->broker > 0)
+                kill(s->broker, SIGKILL);
+        stop(&s->broker);
+}
+
 void servers_stop(struct servers *s) {
         stop(&s->proxy);
         stop(&s->broker);

@@ -37,6 +37,7 @@ int servers_start_broker(struct servers *s, const char *config); /* the YAML's t
 /* twemproxy, Debian's nutcracker, with one connection to Redis, as is its default. -ENOENT: it is not installed. */
 int servers_start_proxy(struct servers *s);
 void servers_stop_broker(struct servers *s);
+void servers_kill_broker(struct servers *s); /* -9; may be started again */
 void servers_stop(struct servers *s);
 
 /* The last line of the broker's log, empty without a broker of ours: for the error of a benchmark that broke off. */

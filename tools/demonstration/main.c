@@ -43,10 +43,10 @@ static int place_keys(struct demo *d, char *ret, size_t size) {
 }
 
 static int start_broker(struct demo *d) {
-        char place[512], *config = NULL;
+        char place[512];
         size_t size;
         int r = place_keys(d, place, sizeof(place));
-        FILE *out = r == 0 ? open_memstream(&config, &size) : NULL;
+        FILE *out = r == 0 ? open_memstream(&d->config, &size) : NULL;
 
         if (r < 0 || !out)
                 return r < 0 ? r : -ENOMEM;
@@ -54,9 +54,7 @@ static int start_broker(struct demo *d) {
         for (unsigned i = 0; i < DEMO_DATABASES; i++)
                 fprintf(out, "  %s: {db: %u, %s}\n", demo_databases[i], i < 12 ? i : 11, place);
         fclose(out);
-        r = servers_start_broker(d->servers, config);
-        free(config);
-        return r;
+        return servers_start_broker(d->servers, d->config);
 }
 
 static redisContext *connect_given(const char *where) {
@@ -124,6 +122,15 @@ static uint64_t kill_period(const struct demo *d) {
         return ns > 300 * NS_PER_MS ? ns : 300 * NS_PER_MS;
 }
 
+/* -9, and another one takes its place; the workers go on. */
+static int kill_broker(struct demo *d) {
+        demo_expect_two(d);
+        atomic_store(&d->board->broker_killed, true);
+        servers_kill_broker(d->servers);
+        int r = servers_start_broker(d->servers, d->config);
+        return r < 0 ? r : demo_watch_next(d);
+}
+
 static int perform(struct demo *d) {
         uint64_t now, end, next_kill;
         int r = demo_crew_start(d);
@@ -137,6 +144,8 @@ static int perform(struct demo *d) {
                         demo_crew_kill_one(d);
                         next_kill = now + kill_period(d);
                 }
+                if (!atomic_load(&d->board->broker_killed) && end - now < (end - d->began_ns) / 4)
+                        r = kill_broker(d);
                 demo_crew_mind(d);
                 demo_watch_connections(d);
                 demo_screen_draw(screen, d, now);
@@ -166,20 +175,25 @@ static int run(struct servers *servers, void *argument) {
         if (r == 0) {
                 (void)servers_wait_status(servers, demo_settled, d);
                 good = demo_report(d);
-        } else
+                if (!d->o.redis && !d->o.json && !d->o.no_comparison && !interrupted)
+                        r = demo_compare(d);
+        }
+        if (r < 0)
                 fprintf(stderr, "lessor-demo: %s\n", servers->error[0] ? servers->error : strerror(-r));
         demo_clean_up(d);
         lessor_close(d->handle);
         lessor_status_close(&d->status);
         if (d->redis)
                 redisFree(d->redis);
+        free(d->config);
         return r < 0 ? EXIT_TROUBLE : !good;
 }
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static void usage(FILE *out) {
-        fputs("usage: lessor-demo [--seconds N] [--workers N] [--connections N] [--redis HOST:PORT | PATH] [--json]\n"
+        fputs("usage: lessor-demo [--seconds N] [--workers N] [--connections N] [--redis HOST:PORT | PATH]\n"
+              "                   [--no-comparison] [--json]\n"
               "  --seconds N      how long, 15\n"
               "  --workers N      forked worker processes, 64\n"
               "  --connections N  the cap of each of the thirteen databases, 4\n"
@@ -187,7 +201,8 @@ static void usage(FILE *out) {
               "from\n"
               "                   $LESSOR_REDIS_PASSWORD (and $LESSOR_REDIS_USERNAME); keys begin with lessor-demo:\n"
               "                   and are removed at the end\n"
-              "  --json           the last line is one JSON object\n"
+              "  --no-comparison  not the 200 workers at the end, who there are only on a private Redis\n"
+              "  --json           the last line is one JSON object, and there is no comparison\n"
               "Exit status 0 if nothing was lost and nothing was wrong, 1 if something was.\n",
               out);
 }
@@ -206,6 +221,7 @@ static bool parse(int argc, char **argv, struct demo_options *o) {
                                                 {"workers", required_argument, NULL, 'w'},
                                                 {"connections", required_argument, NULL, 'c'},
                                                 {"redis", required_argument, NULL, 'r'},
+                                                {"no-comparison", no_argument, NULL, 'n'},
                                                 {"json", no_argument, NULL, 'j'},
                                                 {"help", no_argument, NULL, 'h'},
                                                 {0}};
@@ -219,6 +235,8 @@ static bool parse(int argc, char **argv, struct demo_options *o) {
                         good = number(optarg, 1000, &o->connections);
                 else if (option == 'r')
                         o->redis = optarg;
+                else if (option == 'n')
+                        o->no_comparison = true;
                 else if (option == 'j')
                         o->json = true;
                 else if (option == 'h') {

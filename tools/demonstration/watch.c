@@ -11,6 +11,7 @@ struct demo_totals demo_totals(const struct demo *d) {
         for (unsigned i = 0; i < d->o.workers; i++) {
                 t.operations += atomic_load_explicit(&d->board->tally[i].operations, memory_order_relaxed);
                 t.errors += atomic_load_explicit(&d->board->tally[i].errors, memory_order_relaxed);
+                t.cut_off += atomic_load_explicit(&d->board->tally[i].cut_off, memory_order_relaxed);
                 t.wrong += atomic_load_explicit(&d->board->tally[i].wrong, memory_order_relaxed);
         }
         return t;
@@ -32,17 +33,32 @@ static void learn_version(struct demo *d) {
         freeReplyObject(r);
 }
 
-int demo_watch_start(struct demo *d) {
+/* One connection more than that and ours, and a private Redis would refuse it: the table cannot miss it. */
+static void expect(struct demo *d, unsigned connections) {
+        if (!d->o.redis)
+                freeReplyObject(redisCommand(d->redis, "CONFIG SET maxclients %u", connections + 1));
+}
+
+int demo_watch_next(struct demo *d) {
+        lessor_status_close(&d->status);
         int r = lessor_status_open(d->servers->instance, &d->status);
+        return r < 0 ? servers_fail(d->servers, r, "cannot read the broker's status segment: %s", strerror(-r)) : 0;
+}
+
+int demo_watch_start(struct demo *d) {
+        int r = demo_watch_next(d);
         if (r < 0)
-                return servers_fail(d->servers, r, "cannot read the broker's status segment: %s", strerror(-r));
+                return r;
         learn_version(d);
-        /* One connection more than the cap and ours, and a private Redis would refuse it: the table cannot miss it. */
-        if (!d->o.redis) {
-                freeReplyObject(redisCommand(d->redis, "CONFIG SET maxclients %u", demo_cap(d) + 1));
+        expect(d, demo_cap(d));
+        if (!d->o.redis)
                 freeReplyObject(redisCommand(d->redis, "CONFIG RESETSTAT"));
-        }
         return 0;
+}
+
+void demo_expect_two(struct demo *d) {
+        demo_watch_connections(d);
+        expect(d, 2 * demo_cap(d));
 }
 
 static unsigned count(const char *list, const char *wanted) {
@@ -67,12 +83,15 @@ void demo_watch_connections(struct demo *d) {
         unsigned over = refused(d);
 
         snprintf(wanted, sizeof(wanted), " name=lessor:%s:", d->servers->instance);
+        bool between = atomic_load(&d->board->broker_killed);
+        unsigned *most = between ? &d->most_between : &d->most_connections;
+
         if (r)
                 d->connections = count(r->str, wanted);
-        if (over > 0 && d->most_connections <= demo_cap(d))
-                d->most_connections = demo_cap(d) + over;
-        if (d->connections > d->most_connections)
-                d->most_connections = d->connections;
+        if (over > 0 && *most <= demo_cap(d) * (1U + between))
+                *most = demo_cap(d) * (1U + between) + over;
+        if (d->connections > *most)
+                *most = d->connections;
         freeReplyObject(r);
 }
 

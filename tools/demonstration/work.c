@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include <base/cleanup.h>
 
@@ -55,6 +56,16 @@ __attribute__((format(printf, 2, 3))) static void count_wrong(struct worker *w, 
         va_end(args);
 }
 
+/* Who asks while the broker is gone is told so, and comes again; who had asked is told that it may have run. */
+static void count_failure(struct worker *w, const char *what, const lessor_error *e) {
+        if (!atomic_load(&w->board->broker_killed) || e->code != LESSOR_E_UNAVAILABLE)
+                count_error(w, "%s on %s: %s", what, w->name, e->text);
+        else if (e->may_have_run)
+                atomic_fetch_add_explicit(&w->tally->cut_off, 1, memory_order_relaxed);
+        else
+                nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
+}
+
 static void count_done(struct worker *w, unsigned operations) {
         atomic_fetch_add_explicit(&w->tally->operations, operations, memory_order_relaxed);
 }
@@ -62,7 +73,7 @@ static void count_done(struct worker *w, unsigned operations) {
 /* A reply that came and is of this type; says so otherwise. */
 static bool is_reply(struct worker *w, const char *what, const redisReply *r, int type, const lessor_error *e) {
         if (!r) {
-                count_error(w, "%s: %s", what, e->text);
+                count_failure(w, what, e);
                 return false;
         }
         count_done(w, 1);
@@ -123,8 +134,10 @@ static void pipeline(struct worker *w, unsigned flags) {
                 lessor_pipe_add(p, "SET %s %s=%u", keys[i], keys[i], chance(w, 1000000));
                 lessor_pipe_add(p, "GET %s", keys[i]);
         }
-        if (!p || lessor_pipe_run(p, LESSOR_WAIT_CONFIGURED, &r, &n, &e) != 0)
-                count_error(w, "a pipeline: %s", p ? e.text : "out of memory");
+        if (!p)
+                count_error(w, "a pipeline: out of memory");
+        else if (lessor_pipe_run(p, LESSOR_WAIT_CONFIGURED, &r, &n, &e) != 0)
+                count_failure(w, "a pipeline", &e);
         else if (n != (size_t)2 * PIPE_PAIRS)
                 count_wrong(w, "a pipeline of %d gave %zu replies", 2 * PIPE_PAIRS, n);
         else
@@ -164,7 +177,7 @@ static lessor_lease *borrow(struct worker *w) {
         lessor_error e = {0};
         lessor_lease *lease = lessor_acquire(w->db, LESSOR_WAIT_CONFIGURED, &e);
         if (!lease)
-                count_error(w, "a lease of %s: %s", w->name, e.text);
+                count_failure(w, "a lease", &e);
         return lease;
 }
 
@@ -215,7 +228,7 @@ static void take_a_turn(struct worker *w) {
 
         w->name = demo_databases[database];
         if (lessor_database(w->handle, w->name, &w->db, &e) != 0)
-                count_error(w, "%s", e.text);
+                count_failure(w, "a look-up", &e);
         else if (what < 45)
                 set_and_get(w);
         else if (what < 65)
