@@ -310,6 +310,7 @@ static void turn_events(lessor_async *a) {
 }
 
 static void turn_take(lessor_async *a, uint64_t now) {
+        async_attach_turn(a, now);
         calls_take(a);
         inbox_expire(&a->inbox, now);
         asks_turn(a, now);

@@ -109,6 +109,13 @@ struct session *async_session(lessor_async *a) {
         return a->session;
 }
 
+void async_attach_turn(lessor_async *a, uint64_t now) {
+        if (a->attach.fd >= 0)
+                async_session(a);
+        else if (a->attach.at <= now)
+                a->attach.at = TIME_NEVER; /* who still wants one tries again */
+}
+
 void async_session_turn(lessor_async *a) {
         struct epoll_event e = {.events = EPOLLIN, .data.ptr = &a->socket};
         bool flushing;

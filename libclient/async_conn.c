@@ -145,7 +145,7 @@ void conn_let_go(struct async_call *c) {
         struct async_conn *conn = &c->db->conn;
         lessor_error e;
 
-        if (c->x.written == 0 && c == conn->write) {
+        if (c->x.written == 0) {
                 flight_leave(conn, c);
                 error_set(&e, LESSOR_E_CANCELLED, "the command was taken back; it was not sent");
                 call_finish(c, &e);

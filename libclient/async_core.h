@@ -223,6 +223,8 @@ uint64_t conn_look_at(const lessor_async_db *db);
 void async_session_init(lessor_async *a);
 /* The session, attached to or being so; NULL: not yet, a->trouble may say why. */
 struct session *async_session(lessor_async *a);
+/* An attach under way goes on, even if nobody waits for it any more. */
+void async_attach_turn(lessor_async *a, uint64_t now);
 /* The calls and asks under way of a session that is over have been told: let go of it. */
 void async_session_turn(lessor_async *a);
 void async_session_end(lessor_async *a);

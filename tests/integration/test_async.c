@@ -413,7 +413,8 @@ TEST(async, who_waits_does_not_turn) {
                 check(turns_one(c.a, PATIENCE_MS));
                 turns++;
         }
-        check(!turns_one(c.a, 100));
+        for (int i = 0; i < 300; i++) /* nobody wants a broker any more */
+                turns += turns_one(c.a, 2);
         check_msg(turns < 100, "%u turns", turns);
         broker_relaunch(&c.h.broker);
         check_eq(lessor_async_command(c.db, count, &t, "PING"), 0);
