@@ -514,11 +514,10 @@ bool port_is_idle(struct port *p, uint64_t now) {
 
 /* Those that could not be sent yet: the first is the oldest. */
 static void show_held(const struct share *s, struct lessor_status_lane *entry) {
-        struct list *first = list_first(&s->held);
-        *entry = (struct lessor_status_lane){.since_ns = first ? container_of(first, struct held, link)->since
-                                                               : TIME_NEVER};
+        *entry = (struct lessor_status_lane){.since_ns = TIME_NEVER};
         list_for_each (&s->held, it)
-                entry->queued++;
+                if (entry->queued++ == 0)
+                        entry->since_ns = container_of(it, struct held, link)->since;
 }
 
 void port_show(struct port *p, struct roll *roll) {

@@ -89,8 +89,11 @@ static void find_pair(json_t *o, struct markdown_row *row) {
 }
 
 static void add_arm(const struct bench *b, json_t *extra, const char *name, json_t *arm) {
-        struct markdown_row row = {
-                .bench = b->name, .what = name, .ratio = named_median(arm, "", "ratio"), .at_most = b->at_most};
+        struct markdown_row row = {.bench = b->name,
+                                   .what = name,
+                                   .unit = b->unit,
+                                   .ratio = named_median(arm, "", "ratio"),
+                                   .at_most = b->at_most};
         char named[96];
         snprintf(named, sizeof(named), "%s_bar", name);
         double bar = median_of(json_object_get(arm, "bar")), other = median_of(json_object_get(extra, named));

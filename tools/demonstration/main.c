@@ -151,6 +151,8 @@ static int perform(struct demo *d) {
                 demo_screen_draw(screen, d, now);
                 nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
         }
+        if (r == 0 && !interrupted && !atomic_load(&d->board->broker_killed)) /* the machine stood still meanwhile */
+                r = kill_broker(d);
         d->ended_ns = clock_now();
         demo_screen_free(screen);
         demo_crew_end(d);
