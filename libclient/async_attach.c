@@ -72,6 +72,7 @@ static void session_adopt(lessor_async *a, struct session *s) {
         a->watching = epoll_ctl(epoll_of(a), EPOLL_CTL_ADD, s->fd, &e) == 0;
         session_watch(s, &a->watch);
         inbox_poke(&a->inbox); /* what was said before we watched */
+        a->next_at = 0;        /* deadlines that are configured are known now */
         error_clear(&a->trouble);
         a->hopeless = false;
 }

@@ -80,12 +80,12 @@ static void conn_answered(struct async_ask *ask, struct lessor_lease *l, const l
         inbox_poke(&db->async->inbox);
 }
 
-static int remaining_ms(const struct async_call *c) {
-        uint64_t ms = (time_left(clock_now(), c->deadline) + NS_PER_MS - 1) / NS_PER_MS;
+static int remaining_ms(struct async_call *c) {
+        uint64_t ms = (time_left(clock_now(), call_deadline(c)) + NS_PER_MS - 1) / NS_PER_MS;
         return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
-static bool conn_take(lessor_async_db *db, const struct async_call *c, bool parked) {
+static bool conn_take(lessor_async_db *db, struct async_call *c, bool parked) {
         struct request request = {.wait_ms = remaining_ms(c), .pinned = c->blocks, .site.file = "lessor_async_command"};
         struct lessor_lease *l;
 

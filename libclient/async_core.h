@@ -194,6 +194,7 @@ struct async_call {
         char *text;
 };
 
+uint64_t call_deadline(struct async_call *c);     /* of what is pending: wait_timeout may be known by now */
 void calls_expire(lessor_async *a, uint64_t now); /* what is pending, and too late */
 void calls_deliver(lessor_async *a, unsigned *budget);
 void db_pump(lessor_async_db *db);                                 /* what is pending goes on as far as it can */
