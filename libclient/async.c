@@ -310,6 +310,7 @@ static void turn_events(lessor_async *a) {
 }
 
 static void turn_take(lessor_async *a, uint64_t now) {
+        async_attach_turn(a, now);
         calls_take(a);
         inbox_expire(&a->inbox, now);
         asks_turn(a, now);
@@ -350,7 +351,7 @@ static bool turn(lessor_async *a) {
                 if (budget == 0)
                         return false;
                 if (list_empty(&a->finished) && list_empty(&a->answered) && !inbox_arm(&a->inbox))
-                        return true;
+                        return !a->again;
         }
         return false;
 }
@@ -362,7 +363,7 @@ void lessor_async_dispatch(lessor_async *a) {
         if (!a || !async_is_here(a) || a->turning)
                 return;
         a->turning = true;
-        a->tried = false;
+        a->tried = a->again = false;
         session_never_waits = true;
         if (!turn(a) && !a->ended)
                 inbox_remind(&a->inbox);

@@ -72,6 +72,7 @@ static void session_adopt(lessor_async *a, struct session *s) {
         a->watching = epoll_ctl(epoll_of(a), EPOLL_CTL_ADD, s->fd, &e) == 0;
         session_watch(s, &a->watch);
         inbox_poke(&a->inbox); /* what was said before we watched */
+        a->next_at = 0;        /* deadlines that are configured are known now */
         error_clear(&a->trouble);
         a->hopeless = false;
 }
@@ -86,8 +87,12 @@ struct session *async_session(lessor_async *a) {
         if (a->session && !session_over(a->session))
                 return a->session;
         /* What was under way on the old one is told, and put back in order, before there is a new one. */
-        if (!a->turning || a->tried || a->ended || a->in_lanes > 0)
+        if (!a->turning || a->ended || a->in_lanes > 0)
                 return NULL;
+        if (a->tried) {
+                a->again = a->again || a->session;
+                return NULL;
+        }
         session_let_go(a);
         a->tried = true;
         error_clear(&error);
@@ -103,6 +108,13 @@ struct session *async_session(lessor_async *a) {
                 a->hopeless = false;
         }
         return a->session;
+}
+
+void async_attach_turn(lessor_async *a, uint64_t now) {
+        if (a->attach.fd >= 0)
+                async_session(a);
+        else if (a->attach.at <= now)
+                a->attach.at = TIME_NEVER; /* who still wants one tries again */
 }
 
 void async_session_turn(lessor_async *a) {

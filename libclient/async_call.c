@@ -234,7 +234,7 @@ static void call_done(struct async_call *c) {
                 if (part->outcome != 0 && !failed)
                         failed = part;
         }
-        if (!unsent) {
+        if (!unsent || !failed) {
                 call_judge(c, failed, may_have_run);
                 return;
         }
@@ -269,7 +269,8 @@ static bool call_start(struct async_call *c) {
                 return true;
         }
         if (!s) {
-                inbox_poke(&db->async->inbox);
+                if (!db->async->turning)
+                        inbox_poke(&db->async->inbox);
                 return db->in_lane == 0 && conn_feed(db, c, true);
         }
         if (!c->by_lease)
@@ -313,12 +314,18 @@ static void call_too_late(struct async_call *c) {
         call_finish(c, &e);
 }
 
+uint64_t call_deadline(struct async_call *c) {
+        if (c->wait_ms < 0)
+                c->deadline = async_deadline(c->db, c->began, c->wait_ms);
+        return c->deadline;
+}
+
 void calls_expire(lessor_async *a, uint64_t now) {
         list_for_each (&a->dbs, at) {
                 lessor_async_db *db = container_of(at, lessor_async_db, link);
                 list_for_each_safe (&db->pending, it, next) {
                         struct async_call *c = container_of(it, struct async_call, link);
-                        uint64_t deadline = c->deadline;
+                        uint64_t deadline = call_deadline(c);
                         if (!a->session && a->trouble.code == 0) /* the first attach may take its time */
                                 deadline = time_after(deadline, SLACK_NS);
                         if (deadline <= now)

@@ -80,12 +80,12 @@ static void conn_answered(struct async_ask *ask, struct lessor_lease *l, const l
         inbox_poke(&db->async->inbox);
 }
 
-static int remaining_ms(const struct async_call *c) {
-        uint64_t ms = (time_left(clock_now(), c->deadline) + NS_PER_MS - 1) / NS_PER_MS;
+static int remaining_ms(struct async_call *c) {
+        uint64_t ms = (time_left(clock_now(), call_deadline(c)) + NS_PER_MS - 1) / NS_PER_MS;
         return ms < INT_MAX ? (int)ms : INT_MAX;
 }
 
-static bool conn_take(lessor_async_db *db, const struct async_call *c, bool parked) {
+static bool conn_take(lessor_async_db *db, struct async_call *c, bool parked) {
         struct request request = {.wait_ms = remaining_ms(c), .pinned = c->blocks, .site.file = "lessor_async_command"};
         struct lessor_lease *l;
 
@@ -145,7 +145,7 @@ void conn_let_go(struct async_call *c) {
         struct async_conn *conn = &c->db->conn;
         lessor_error e;
 
-        if (c->x.written == 0 && c == conn->write) {
+        if (c->x.written == 0) {
                 flight_leave(conn, c);
                 error_set(&e, LESSOR_E_CANCELLED, "the command was taken back; it was not sent");
                 call_finish(c, &e);
@@ -242,7 +242,7 @@ static bool conn_parse(lessor_async_db *db) {
                 if (c->x.got < c->x.expected)
                         break;
                 flight_leave(conn, c);
-                r = lease_exchange_end(l, &c->x, 0, NULL);
+                lease_exchange_end(l, &c->x, 0, NULL);
                 flight_finish(c, NULL);
                 if (l->broken) {
                         conn_fail(db, l->broken, 0);

@@ -106,10 +106,10 @@ static void context_leave(struct async_context *x) {
 /* What its connection has come to, as far as the lease's release needs to know. */
 static void context_judge(struct async_context *x) {
         struct lessor_lease *l = x->lease;
-        bool freeing =
-                x->ac->c.flags & REDIS_FREEING; /* not by us: pending callbacks were called already, and told nobody */
+        bool freeing = x->ac->c.flags & REDIS_FREEING;
         int err = x->ac->c.err;
 
+        /* If redisAsyncFree() was said by others, what was under way has been called back already, and is not to be seen. */
         if (!x->released)
                 x->even = !freeing && context_is_even(x);
         if (x->even)
@@ -118,9 +118,9 @@ static void context_judge(struct async_context *x) {
                 l->broken = err == REDIS_ERR_PROTOCOL ? LESSOR_E_PROTOCOL : LESSOR_E_CONNECTION;
         if (x->stateful && x->refused) /* a DISCARD that was refused ends no transaction */
                 l->trail.state = true;
-        if (!x->released && (err == REDIS_ERR_IO || err == REDIS_ERR_EOF))
+        if (err == REDIS_ERR_IO || err == REDIS_ERR_EOF)
                 lease_report(l, LESSOR_REPORT_CONNECTION, 0);
-        else if (!x->released && err == REDIS_ERR_PROTOCOL)
+        else if (err == REDIS_ERR_PROTOCOL)
                 lease_report(l, LESSOR_REPORT_PROTOCOL, 0);
         l->stream.blocks_ns = 0; /* the socket's flags were ours */
         l->last_used = clock_now();

@@ -61,6 +61,7 @@ struct lessor_async {
         struct client_attach attach; /* an attach under way; fd -1 */
         struct async_source attached;
         bool tried;           /* in this turn */
+        bool again;           /* and it has ended since: in the next one */
         bool hopeless;        /* the last try failed, and not because no broker was there */
         lessor_error trouble; /* why there is no session */
 };
@@ -193,6 +194,7 @@ struct async_call {
         char *text;
 };
 
+uint64_t call_deadline(struct async_call *c);     /* of what is pending: wait_timeout may be known by now */
 void calls_expire(lessor_async *a, uint64_t now); /* what is pending, and too late */
 void calls_deliver(lessor_async *a, unsigned *budget);
 void db_pump(lessor_async_db *db);                                 /* what is pending goes on as far as it can */
@@ -222,6 +224,8 @@ uint64_t conn_look_at(const lessor_async_db *db);
 void async_session_init(lessor_async *a);
 /* The session, attached to or being so; NULL: not yet, a->trouble may say why. */
 struct session *async_session(lessor_async *a);
+/* An attach under way goes on, even if nobody waits for it any more. */
+void async_attach_turn(lessor_async *a, uint64_t now);
 /* The calls and asks under way of a session that is over have been told: let go of it. */
 void async_session_turn(lessor_async *a);
 void async_session_end(lessor_async *a);

@@ -230,7 +230,9 @@ static int attach_go_on(struct attach *a, uint64_t until, lessor_error *error) {
                 r = attach_pause(a, until);
         if (r == 0 && !a->session)
                 r = attach_connect(a, until, error);
-        if (r == 0 && !a->asked) {
+        if (!a->session)
+                return r;
+        if (!a->asked) {
                 r = attach_hello(a->session, a->pidfd_known, error);
                 a->asked = true;
         }

@@ -98,8 +98,8 @@ static int ask(struct client *c, uintptr_t number, int wait_ms) {
 
 /* Whatever there is to do is done; what would be waited for is not there yet. */
 static void some_turns(struct client *c) {
-        for (int i = 0; i < 5; i++)
-                turns_one(c->a, 5);
+        for (unsigned n = 0; turns_one(c->a, 20); n++)
+                check_msg(n < 100, "it turns round and round");
 }
 
 static void say_go(void) { check_eq(eventfd_write(go, 1), 0); }
@@ -215,6 +215,31 @@ TEST(client_async, a_full_backlog_is_tried_again) {
         some_turns(&c);
         check_eq(seen.called, 0);
         say_go();
+        check(turns_run(c.a, PATIENCE_MS));
+        check_eq(seen.good, 1);
+        client_end(&c);
+}
+
+static void attaches_late(struct fake *f, void *unused) {
+        (void)unused;
+        need(f, fake_accept(f));
+        need(f, told_to());
+        need(f, fake_attached(f));
+        need(f, fake_lane_open(f, &lane) && reply_next("+2\r\n"));
+        script_ends(f);
+}
+
+TEST(client_async, an_attach_that_nobody_waits_for_any_more_comes_to_its_end) {
+        struct client c;
+
+        client_start(&c, attaches_late);
+        check_eq(ask(&c, 1, 10), 0);
+        check(turns_run(c.a, PATIENCE_MS));
+        check_eq(seen.codes[0], LESSOR_E_UNAVAILABLE);
+        check(!seen.may_have_run[0]);
+        say_go();
+        some_turns(&c);
+        check_eq(ask(&c, 2, 60000), 0);
         check(turns_run(c.a, PATIENCE_MS));
         check_eq(seen.good, 1);
         client_end(&c);
@@ -546,6 +571,43 @@ TEST(client_async, a_connection_that_breaks_says_which_may_have_run) {
         check_eq(seen.codes[1], LESSOR_E_CONNECTION);
         check(seen.may_have_run[1]);
         client_end(&c);
+}
+
+static void reads_nothing(struct fake *f, void *unused) {
+        union wire_message m;
+
+        (void)unused;
+        need(f, fake_attach(f));
+        need(f, fake_receive(f, LESSOR_MSG_LEASE, &m));
+        int redis = fake_grant(f, &m);
+        need(f, redis >= 0 && eventfd_write(word, 1) == 0);
+        need(f, fake_gone(f));
+        close(redis);
+}
+
+TEST(client_async, what_is_cancelled_before_a_byte_of_it_was_sent_is_not_sent) {
+        enum { SIZE = 8 * 1024 * 1024 };
+        char *large = calloc(1, SIZE + 1);
+        struct client c;
+
+        memset(large, '1', SIZE);
+        client_start(&c, reads_nothing);
+        check_eq(lessor_async_command(c.db, got, (void *)1, "SELECT %s", large), 0);
+        for (uintptr_t i = 2; i < 5; i++)
+                check_eq(lessor_async_command(c.db, got, (void *)i, "SELECT %d", (int)i), 0);
+        check(turns_until(c.a, is_there(), PATIENCE_MS));
+        some_turns(&c); /* the first is half written, the others are behind it */
+        check_eq(lessor_async_cancel(c.a, (void *)3), 1);
+        check_eq(lessor_async_cancel(c.a, (void *)1), 1);
+        some_turns(&c);
+        check_eq(seen.called, 2);
+        for (int i = 0; i < 2; i++) {
+                check_eq(seen.codes[i], LESSOR_E_CANCELLED);
+                check_eq(seen.may_have_run[i], seen.order[i] == 1);
+        }
+        client_end(&c);
+        check_eq(seen.called, 4);
+        free(large);
 }
 
 static void comes_apart(struct fake *f, void *unused) {

@@ -394,6 +394,48 @@ TEST(async, without_a_broker_commands_wait_for_one_until_their_deadline) {
         client_end(&c);
 }
 
+/* It sleeps while a command blocks. */
+TEST(async, who_waits_does_not_turn) {
+        struct tally t = {0};
+        unsigned turns = 0;
+        struct client c;
+
+        client_begin(&c, "max_connections: 4");
+        check_eq(lessor_async_command(c.db, count, &t, "BLPOP nothing 1"), 0);
+        while (t.called == 0) {
+                check(turns_one(c.a, PATIENCE_MS));
+                turns++;
+        }
+        check_msg(t.good == 1, "%s", t.text);
+        check_msg(turns < 50, "%u turns", turns);
+        client_end(&c);
+}
+
+TEST(async, who_waits_for_a_broker_does_not_turn_and_who_no_longer_does_stands_still) {
+        struct tally t = {0};
+        unsigned turns = 0;
+        struct client c;
+
+        client_begin_by(&c, "lane", "max_connections: 4");
+        check_eq(lessor_async_command(c.db, count, &t, "PING"), 0);
+        check(turns_run(c.a, PATIENCE_MS));
+        broker_kill(&c.h.broker);
+        check_eq(lessor_async_command_argv(c.db, 500, count, &t, 1, (const char *[]){"PING"}, NULL), 0);
+        while (t.called == 1) {
+                check(turns_one(c.a, PATIENCE_MS));
+                turns++;
+        }
+        check_eq(t.code, LESSOR_E_UNAVAILABLE);
+        for (int i = 0; i < 300; i++)
+                turns += turns_one(c.a, 2);
+        check_msg(turns < 100, "%u turns", turns);
+        broker_relaunch(&c.h.broker);
+        check_eq(lessor_async_command(c.db, count, &t, "PING"), 0);
+        check(turns_run(c.a, PATIENCE_MS));
+        check_eq(t.good, 2);
+        client_end(&c);
+}
+
 /* ---- a loop of libevent ----------------------------------------------------------------------------------------------- */
 
 TEST(async, a_loop_of_libevent_ends_when_nothing_is_under_way) {

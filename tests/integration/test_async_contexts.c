@@ -332,6 +332,52 @@ TEST(async_contexts, what_is_no_context_of_ours_is_left_alone) {
         host_end(&h);
 }
 
+TEST(async_contexts, a_lease_names_the_line_that_asked_for_it) {
+        struct visit v = {.commands = no_commands};
+        char site[64];
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, ONE);
+        lessor *l = client_open(&h.broker);
+        loop_start(&loop, &loop_libevent, l);
+        snprintf(site, sizeof(site), "test_async_contexts.c:%d", __LINE__ + 1);
+        check_eq(lessor_async_acquire(loop.db, WAIT_MS, visit_lease, &v), 0);
+        while (!v.ac)
+                loop_turn(&loop);
+        check_str(broker_connection_held(&h.broker).site, site);
+        lessor_async_release(v.ac);
+        loop_end(&loop);
+        lessor_close(l);
+        host_end(&h);
+}
+
+/* Who says that he will block leaves connections to those who do not. */
+static void those_who_block_are_limited(const struct loop_kind *kind) {
+        struct visit plain = {0};
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, "max_connections: 3, max_pinned: 1, wait_timeout: 30s, path: lease");
+        lessor *l = client_open(&h.broker);
+        loop_start(&loop, kind, l);
+        struct visit pinned[2] = {{.commands = no_commands}, {.commands = no_commands}};
+        check_eq(lessor_async_acquire_pinned(loop.db, WAIT_MS, visit_lease, &pinned[0]), 0);
+        while (!pinned[0].ac)
+                loop_turn(&loop);
+        check_eq(lessor_async_acquire_pinned(loop.db, 50, visit_lease, &pinned[1]), 0);
+        while (pinned[1].error.code == 0)
+                loop_turn(&loop);
+        check_msg(pinned[1].error.code == LESSOR_E_TIMEOUT, "%s", pinned[1].error.text);
+        visit_begin(&loop, &plain, no_commands);
+        lessor_async_release(pinned[0].ac);
+        lessor_async_release(plain.ac);
+        loop_end(&loop);
+        lessor_close(l);
+        host_end(&h);
+}
+TEST_LOOPS(async_contexts, those_who_block_are_limited)
+
 /* ---- a loop that does not want it --------------------------------------------------------------------------------------- */
 
 static int refuse_context(void *data, redisAsyncContext *ac) { return REDIS_ERR; }
@@ -430,6 +476,37 @@ static void contexts_survive_their_broker(const struct loop_kind *kind) {
 }
 TEST_LOOPS(async_contexts, contexts_survive_their_broker)
 
+/* More than the socket takes; the loop has nothing else to do, and does not wait. */
+static void what_a_stopped_broker_does_not_take_is_given_back_later(const struct loop_kind *kind) {
+        static const char *const commands[COMMANDS_MOST] = {"SELECT 5"};
+        enum { CONTEXTS = 320 };
+        struct visit *visits = calloc(CONTEXTS, sizeof(*visits));
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, "max_connections: 320, wait_timeout: 60s");
+        lessor *l = client_open(&h.broker);
+        loop_start(&loop, kind, l);
+        for (unsigned i = 0; i < CONTEXTS; i++) {
+                visit_begin(&loop, &visits[i], commands);
+                visit_answered(&loop, &visits[i]);
+        }
+        broker_pause(&h.broker);
+        uint64_t began = now_ms();
+        for (unsigned i = 0; i < CONTEXTS; i++)
+                lessor_async_release(visits[i].ac);
+        check(now_ms() - began < 1000 * PROCESS_SLOW);
+        broker_resume(&h.broker);
+        loop_run(&loop);
+        check_figure_soon(&h.broker, "main", in_use_connections, 0, WAIT_MS);
+        check_figure_soon(&h.broker, "main", resets, CONTEXTS, WAIT_MS);
+        loop_end(&loop);
+        lessor_close(l);
+        free(visits);
+        host_end(&h);
+}
+TEST_LOOPS(async_contexts, what_a_stopped_broker_does_not_take_is_given_back_later)
+
 static void contexts_survive_the_lessor_async_and_the_handle(const struct loop_kind *kind) {
         struct visit first = {0}, second = {0}, third = {0};
         struct loop loop;
@@ -460,14 +537,17 @@ TEST_LOOPS(async_contexts, contexts_survive_the_lessor_async_and_the_handle)
 
 static void a_context_stays_its_parents(const struct loop_kind *kind) {
         static const char *const blocking[COMMANDS_MOST] = {"BLPOP wake 0"};
-        struct visit v = {0};
+        static const char *const subscribe[COMMANDS_MOST] = {"SUBSCRIBE channel"};
+        struct visit v = {0}, subscribed = {0};
         struct loop loop;
         struct host h;
         int status;
 
-        host_start(&h, ONE);
+        host_start(&h, "max_connections: 3, wait_timeout: 30s");
         lessor *l = client_open(&h.broker);
         loop_start(&loop, kind, l);
+        visit_begin(&loop, &subscribed, subscribe);
+        visit_answered(&loop, &subscribed);
         visit_begin(&loop, &v, blocking);
         visit_written(&loop, &v);
         check_soon(redis_info(&h.redis, "blocked_clients") == 1, WAIT_MS);
@@ -477,6 +557,9 @@ static void a_context_stays_its_parents(const struct loop_kind *kind) {
                 lessor_async_release(v.ac);
                 child_check(v.lost == 0 && v.disconnected == 0);
                 lessor_async_free(loop.async);
+                child_check(subscribed.ac->c.fd == -1);
+                lessor_async_release(subscribed.ac); /* after that, too */
+                child_check(subscribed.lost == 0 && subscribed.disconnected == 0);
                 lessor_close(l);
                 _exit(0);
         }
@@ -486,7 +569,11 @@ static void a_context_stays_its_parents(const struct loop_kind *kind) {
         visit_answered(&loop, &v);
         check_eq(v.answered, 1);
         check_alive(&loop, &v);
+        redis_say(&h.redis, "PUBLISH channel hello");
+        while (subscribed.answered < 2)
+                loop_turn(&loop);
         lessor_async_release(v.ac);
+        lessor_async_release(subscribed.ac);
         loop_end(&loop);
         lessor_close(l);
         host_end(&h);

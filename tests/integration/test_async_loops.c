@@ -102,6 +102,34 @@ static void leases_and_commands_at_once(const struct loop_kind *kind) {
 }
 TEST_LOOPS(async_loops, leases_and_commands_at_once)
 
+/* Asked for before anybody has said what is configured. */
+static void the_configured_deadline_counts_from_the_first_call(const struct loop_kind *kind) {
+        struct answers first = {0}, others = {0};
+        struct loop loop;
+        struct host h;
+
+        host_start(&h, "max_connections: 1, wait_timeout: 300ms");
+        lessor *l = client_open(&h.broker), *holder = client_open(&h.broker);
+        lessor_lease *lease = lessor_acquire(client_database(holder, NULL), WAIT_MS, NULL);
+        check(lease);
+        loop_start(&loop, kind, l);
+        uint64_t began = now_ms();
+        submit_commands(&loop, 1, &first);
+        submit_commands(&loop, 3, &others);
+        submit_leases(&loop, 1, &others);
+        loop_run(&loop);
+        check(now_ms() - began < 3000); /* and not the 5 s that are the default */
+        check_eq(first.last.code, LESSOR_E_TIMEOUT);
+        check_eq(others.errors, 4);
+        check_eq(others.last.code, LESSOR_E_TIMEOUT);
+        lessor_release(lease);
+        loop_end(&loop);
+        lessor_close(holder);
+        lessor_close(l);
+        host_end(&h);
+}
+TEST_LOOPS(async_loops, the_configured_deadline_counts_from_the_first_call)
+
 /* ---- the loop lives as long as there is something to do ------------------------------------------------------------------ */
 
 static void release_it(lessor_async_db *db, redisReply *reply, const lessor_error *error, void *ac) {
