@@ -72,7 +72,7 @@ bool port_is_idle(struct port *port, uint64_t now); /* for long, and nothing is 
 bool port_has_more(struct port *port);              /* the last look before sleeping */
 void port_set_quiet(struct port *port, bool quiet);
 void port_show(struct port *port, struct roll *roll); /* what is under way, for each database; see lanes_show() */
-void port_wake(struct port *port); /* who waits for completions */
+void port_wake(struct port *port);                    /* who waits for completions */
 /* The answer to a call: data are the raw reply, or with an outcome the error's text. */
 void port_complete(struct port *port, const struct lane_answer *answer);
 /* Likewise, with a reply in a memfd, which is taken, as is what it has reserved of the budget. */
