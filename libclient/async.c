@@ -54,10 +54,16 @@ static void timer_set(lessor_async *a) {
 
 uint64_t async_deadline(lessor_async_db *db, uint64_t began, int wait_ms) {
         const struct warm_set *set = wait_ms < 0 ? warm_current(db->db) : NULL;
+        uint64_t wait = set ? set->control->wait_timeout_ns : 0;
 
         if (wait_ms >= 0)
                 return time_after(began, (uint64_t)wait_ms * NS_PER_MS);
-        return time_after(began, set ? set->control->wait_timeout_ns : WAIT_UNKNOWN_NS);
+        /* There may be nothing any more of a session that is over: see session_retire(). */
+        if (set && !session_over(set->session)) {
+                db->wait_known = true;
+                db->wait_ns = wait;
+        }
+        return time_after(began, db->wait_known ? db->wait_ns : WAIT_UNKNOWN_NS);
 }
 
 /* ---- made, and freed ------------------------------------------------------------------------------------------------ */

@@ -137,6 +137,8 @@ struct lessor_async_db {
         lessor_db *db;
         struct list pending; /* struct async_call, by number: not under way yet */
         unsigned in_lane;    /* calls */
+        bool wait_known;     /* wait_timeout, as last seen */
+        uint64_t wait_ns;
         struct async_conn conn;
 };
 
