@@ -75,7 +75,8 @@ static int way_of(const struct lessor_db *db, const struct warm_set *set, bool d
                 return error_set(error, LESSOR_E_NEEDS_LEASE, "database `%s`: commands go by lease", db->name);
         r = control_refusal(set->control, error);
         if (r == 0)
-                *ret = (struct lane_way){.session = set->session, .control = set->control, .database = set->database};
+                *ret = (struct lane_way){
+                        .session = set->session, .control = set->control, .name = set->name, .database = set->database};
         return r;
 }
 
@@ -237,13 +238,10 @@ static const char *call_text(const struct lane_call *call) {
 }
 
 void call_say(const struct lane_way *way, const struct lane_call *call, lessor_error *error) {
-        char name[LESSOR_NAME_SIZE];
-
         if (!error)
                 return;
         error_set(error, call->outcome, "%s", call_text(call));
-        snprintf(name, sizeof(name), "%.*s", (int)sizeof(name) - 1, way->control->name);
-        lease_say_where(name, way->session->socket, error);
+        lease_say_where(way->name, way->session->socket, error);
         if (!strstr(error->text, "may have run") && !strstr(error->text, "not sent"))
                 strncat(error->text, call->may_have_run ? "; the command may have run" : "; the command was not sent",
                         sizeof(error->text) - strlen(error->text) - 1);

@@ -17,8 +17,9 @@ int call_keep_order(struct lessor_db *db, int wait_ms, lessor_error *error);
 
 /* The session's lane to this database's thread, opened if need be. 0; or the code of *error. */
 struct lane_way {
-        struct session *session; /* the set's, which keeps it */
-        const struct lessor_control_database *control;
+        struct session *session;                       /* the set's, which keeps it */
+        const struct lessor_control_database *control; /* zeros, as soon as a newer session has taken over */
+        const char *name;                              /* the database's */
         uint32_t database;
         struct lane_client *lane;
 };
