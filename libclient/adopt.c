@@ -24,7 +24,8 @@ static redisAsyncContext *adopt_new(int fd) {
 static const redisReadTask *first_task(const redisReader *reader) { return &reader->rstack[0]; }
 
 static redisAsyncContext *adopt_new(int fd) {
-        redisAsyncContext *ac = redisAsyncConnectUnix("/"); /* no socket, and never one */
+        /* No Redis, and never one. The socket that hiredis opens for it, and closes, is not CLOEXEC meanwhile. */
+        redisAsyncContext *ac = redisAsyncConnectUnix("/");
 
         if (!ac || ac->c.fd >= 0)
                 return ac;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "broker.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdarg.h>
 
@@ -264,6 +265,21 @@ static bool is_quiet(const struct lessor_status *s, uint64_t *ret_open) {
         return true;
 }
 
+/* To standard error: what an fd too many is. */
+static void dump_fds(pid_t pid) {
+        char path[64], name[320], target[256];
+        snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+        DIR *directory = opendir(path);
+        for (struct dirent *e; directory && (e = readdir(directory));) {
+                snprintf(name, sizeof(name), "%s/%s", path, e->d_name);
+                ssize_t n = readlink(name, target, sizeof(target));
+                if (n > 0)
+                        fprintf(stderr, "fd %s: %.*s\n", e->d_name, (int)n, target);
+        }
+        if (directory)
+                closedir(directory);
+}
+
 void check_settled(const struct broker *b, struct redis *r) {
         struct lessor_status status = {0};
         struct lessor_status_database d;
@@ -272,8 +288,10 @@ void check_settled(const struct broker *b, struct redis *r) {
         open_status(b, &status);
         next_edition(&status);
         bool settled = wait_until(is_quiet(&status, &open) && fd_count(b->pid) == b->fds + open, SETTLE_MS);
-        if (!settled)
+        if (!settled) {
                 broker_dump_log(b);
+                dump_fds(b->pid);
+        }
         for (unsigned i = 0; read_soon(&status, i, &d) == 0; i++)
                 check_database_settled(b, r, &d);
         check_eq(lessor_status_word(&status.header->sessions), 0);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/close_range.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sys/mman.h>
@@ -71,6 +72,8 @@ pid_t program_start_prepared(const char *output, const char *const argv[], void 
         check_msg(pid >= 0, "fork: %s", strerror(errno));
         if (pid == 0) {
                 die_with(parent);
+                /* A library of ours may be opening something in another thread that is not CLOEXEC yet (hiredis' sockets are not). */
+                close_range(STDERR_FILENO + 1, UINT_MAX, CLOSE_RANGE_CLOEXEC);
                 if (fd >= 0) {
                         dup2(fd, STDOUT_FILENO);
                         dup2(fd, STDERR_FILENO);
