@@ -52,7 +52,7 @@ static void call_end(struct async_call *c, const lessor_error *error) {
         if (error) {
                 c->code = error->code;
                 c->retry_ms = error->retry_ms;
-                c->may_have_run = error->may_have_run;
+                c->may_have_run = error->may_have_run || c->x.got > 0; /* the first of a pipe did */
                 c->text = strdup(error->text);
         }
         list_push_back(&a->finished, &c->ended);
@@ -220,9 +220,24 @@ static void call_judge(struct async_call *c, const struct lane_call *failed, boo
         parts_free(c);
 }
 
+/* The first n are answered; what the broker does not take of a pipe goes by lease behind them (LANE_LINKED). */
+static void call_go_on_by_lease(struct async_call *c, size_t n) {
+        for (size_t i = 0; i < n; i++) {
+                struct inbox_call *part = &c->parts[i].call;
+                inbox_count(part, part->call.reply->type != REDIS_REPLY_ERROR);
+                c->x.replies[i] = ptr_steal(&part->call.reply);
+        }
+        parts_free(c);
+        c->by_lease = true;
+        call_again(c);
+        c->x.written = c->x.ends[n - 1];
+        c->x.whole = c->x.got = n;
+}
+
 static void call_done(struct async_call *c) {
         const struct lane_call *failed = NULL;
         bool may_have_run = false, unsent = true;
+        size_t answered = 0;
 
         c->db->in_lane--;
         c->db->async->in_lanes--;
@@ -230,17 +245,20 @@ static void call_done(struct async_call *c) {
                 struct lane_call *part = &c->parts[i].call.call;
                 lane_call_unfold(part);
                 may_have_run = may_have_run || part->outcome == 0 || part->may_have_run;
-                unsent = unsent && call_is_unsent(part);
+                answered += !failed && part->outcome == 0;
                 if (part->outcome != 0 && !failed)
                         failed = part;
+                unsent = unsent && (!failed || call_is_unsent(part));
         }
-        if (!unsent || !failed) {
+        if (!failed || !unsent || (answered > 0 && failed->over)) {
                 call_judge(c, failed, may_have_run);
-                return;
+        } else if (answered > 0) {
+                call_go_on_by_lease(c, answered);
+        } else {
+                c->by_lease = c->by_lease || !failed->over;
+                parts_free(c);
+                call_again(c);
         }
-        c->by_lease = c->by_lease || !failed->over;
-        parts_free(c);
-        call_again(c);
 }
 
 void calls_take(lessor_async *a) {

@@ -543,6 +543,56 @@ TEST(client_async, what_the_broker_refuses_by_lane_goes_by_one_lease_in_order) {
         client_end(&c);
 }
 
+#define ECHO_OF(digit) "*2\r\n$4\r\nECHO\r\n$1\r\n" digit "\r\n"
+
+static void takes_the_first_of_a_pipe(struct fake *f, void *unused) {
+        uint64_t tags[3];
+        union wire_message m;
+
+        (void)unused;
+        need(f, fake_attach(f) && fake_lane_open(f, &lane));
+        for (unsigned i = 0; i < 3; i++) {
+                need(f, fake_lane_take(&lane));
+                tags[i] = lane.request.tag;
+        }
+        need(f, fake_lane_refuse(&lane, tags[1], LESSOR_E_NEEDS_LEASE, 0, "not by lane") &&
+                        fake_lane_refuse(&lane, tags[2], LESSOR_E_NEEDS_LEASE, 0, "behind it") &&
+                        fake_lane_reply(&lane, tags[0], "+1\r\n"));
+        need(f, fake_receive(f, LESSOR_MSG_LEASE, &m));
+        int redis = fake_grant(f, &m);
+        need(f, fake_expect(redis, ECHO_OF("2") ECHO_OF("3")));
+        need(f, fake_say(redis, "+2\r\n+3\r\n"));
+        need(f, fake_receive(f, LESSOR_MSG_RETURN, &m));
+        need(f, m.giveback.flags & LESSOR_RETURN_CLEAN);
+        need(f, m.giveback.requests == 2 && m.giveback.replies == 2);
+        close(redis);
+        script_ends(f);
+}
+
+static void got_three(lessor_async_db *db, redisReply **replies, size_t n, const lessor_error *error, void *data) {
+        unsigned *good = data;
+
+        (void)db;
+        (void)error;
+        for (size_t i = 0; n == 3 && i < n; i++)
+                *good += replies[i] && replies[i]->str && replies[i]->str[0] == "123"[i];
+}
+
+TEST(client_async, of_a_pipe_what_the_broker_does_not_take_goes_by_lease_behind_what_it_took) {
+        struct client c;
+        unsigned good = 0;
+
+        client_start(&c, takes_the_first_of_a_pipe);
+        lessor_pipe *pipe = lessor_async_pipe_new(c.db, 0);
+        for (int i = 1; i <= 3; i++)
+                check_eq(lessor_pipe_add(pipe, "ECHO %d", i), 0);
+        check_eq(lessor_async_pipeline(c.db, pipe, 60000, got_three, &good), 0);
+        check(turns_run(c.a, PATIENCE_MS));
+        check_eq(good, 3);
+        lessor_pipe_free(pipe);
+        client_end(&c);
+}
+
 /* Redis goes away in the middle of three: one answered, one sent, one not. */
 static void redis_goes(struct fake *f, void *unused) {
         union wire_message m;
