@@ -4,7 +4,7 @@
  * socket hands over (async_ask.told). A request is no command: when the broker dies over it, the next one is asked.
  *
  * The broker keeps the deadline. If it does not, the request is taken back, and it gets GRACE to answer that; then it
- * is left behind, see session.c.
+ * is left behind, see session_ask.c.
  */
 #include <errno.h>
 #include <stdlib.h>
