@@ -52,7 +52,8 @@ uint64_t dialling_retry_after(const struct database *db, uint64_t now) {
         const struct pool *pool = &db->pool;
         if (pool->breaker.held)
                 return 0; /* nobody knows */
-        return time_left(now, pool->breaker.state == BREAKER_OPEN ? pool->breaker.retry_at : pool->next_dial);
+        uint64_t left = time_left(now, pool->breaker.state == BREAKER_OPEN ? pool->breaker.retry_at : pool->next_dial);
+        return left > NS_PER_MS ? left : NS_PER_MS; /* it is due, or under way: soon. 0 would say that nobody knows */
 }
 
 static void connected(struct database *db, struct connection *c, const struct dial_result *result, uint64_t now) {

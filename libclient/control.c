@@ -200,8 +200,10 @@ static inline void control_copy_text(char *to, const char *from, size_t length) 
 /* Changed again and again under us, or by a broker that died over it: no text to be had. */
 static __attribute__((noinline)) int control_refusal_bare(const struct lessor_control_database *db,
                                                           lessor_error *error) {
-        return error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
-                         db->name);
+        error_set(error, LESSOR_E_BREAKER_OPEN, "database `%.*s`: circuit breaker open", (int)sizeof(db->name),
+                  db->name);
+        error_retry(error, NS_PER_MS);
+        return LESSOR_E_BREAKER_OPEN;
 }
 
 /* Pairs with control_page_set_breaker() of the broker. */
