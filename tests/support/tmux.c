@@ -66,6 +66,8 @@ bool tmux_shows(const struct tmux *t, const char *part) {
 bool tmux_ended(const struct tmux *t, int status) {
         char *text, expected[32];
         snprintf(expected, sizeof(expected), "1 %d\n", status);
+        /* tmux 3.3a was seen with a zombie that it had not been told of, or had not listened: it listens at the next one. */
+        kill(t->pid, SIGCHLD);
         tmux(t, &text, (const char *[]){"list-panes", "-F", "#{pane_dead} #{pane_dead_status}", NULL});
         bool ended = strcmp(text, expected) == 0;
         free(text);
