@@ -11,7 +11,7 @@
 #include "pipeline.h"
 #include "port.h"
 
-#define ENTRIES 256U /* calls under way in one lane: as many as the library has places for */
+#define ENTRIES 64U /* calls under way in one lane: more cost memory, see README.md, Decisions */
 
 static void on_timer(evutil_socket_t fd, short what, void *userdata) {
         struct lanes *l = userdata;

@@ -333,9 +333,9 @@ static unsigned reap_all(struct lanes *l, unsigned n, size_t size) {
         return whole;
 }
 
-/* Each has 7 MiB of replies under way of which hardly any fit into his lane: together 55 MiB, where 4 are allowed. */
+/* Each has 3.5 MiB of replies under way of which hardly any fit into his lane: together 55 MiB, where 4 are allowed. */
 TEST_WITH(garbage_lanes, those_who_never_read_have_one_budget_together, .timeout = 120) {
-        enum { HOARDERS = 8, CALLS = 120, SIZE = 60000, BUDGET_KIB = 4096, SLACK_KIB = 4096 };
+        enum { HOARDERS = 16, CALLS = 60, SIZE = 60000, BUDGET_KIB = 4096, SLACK_KIB = 4096 };
         static char value[SIZE + 1];
         struct lanes hoarders[HOARDERS], neighbour;
         unsigned whole = 0;
