@@ -229,9 +229,9 @@ static void check_survived(void (*end)(struct broker *)) {
         host_end(&h);
 }
 
-TEST_WITH(restarts, twenty_kills_of_the_broker_fail_no_held_lease_and_lose_no_call, .timeout = 240) {
+TEST_WITH(restarts, twenty_kills_of_the_broker_fail_no_held_lease_and_lose_no_call, .timeout = 500) {
         check_survived(broker_kill);
 }
-TEST_WITH(restarts, twenty_stops_of_the_broker_fail_no_held_lease_and_lose_no_call, .timeout = 240) {
+TEST_WITH(restarts, twenty_stops_of_the_broker_fail_no_held_lease_and_lose_no_call, .timeout = 500) {
         check_survived(broker_stop);
 }
